@@ -40,7 +40,7 @@ class DatasetSpec(Value):
         default="digits",
         min_length=1,
         title="Source",
-        description="'digits', 'dog-breeds', a local folder (train/valid/test, or one folder per class), or an s3:// prefix",
+        description="'digits', 'dog-breeds', a local folder (train/valid/test or one folder per class), or s3://…",
     )
     seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of the split")
     valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share of pictures for validation")
@@ -62,7 +62,7 @@ class Channel(Value):
 
 
 class ImageFile(Value):
-    """One picture of a dataset; `key` is its S3 key, `sha256` the digest of its bytes (an ETag for foreign prefixes)."""
+    """One picture of a dataset: its S3 key, and the digest of its bytes (the ETag for a foreign prefix)."""
 
     split: Split
     label: str
@@ -139,3 +139,146 @@ class Hyperparameters(Value):
             msg = "small_cnn has no ImageNet weights: choose weights='none' or another architecture"
             raise ValueError(msg)
         return self
+
+
+class Compute(Value):
+    """The machines a job runs on, and how long it may have them."""
+
+    instance_type: str = Field(default="ml.m5.xlarge", pattern=r"^ml\.", description="SageMaker instance type")
+    instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
+    volume_gb: int = Field(default=30, ge=1, le=16384, description="Disk per instance, GB")
+    max_runtime_seconds: int = Field(default=3600, ge=60, le=2_419_200, description="SageMaker stops the job after it")
+
+
+class TrainingSpec(Value):
+    """A training job: everything that decides its outcome, and who asks for it."""
+
+    dataset: Dataset
+    hyperparameters: Hyperparameters
+    compute: Compute
+    program_s3_uri: S3Uri = Field(description="The training program, a tar.gz whose name carries its digest")
+    image_uri: str
+    step: str = Field(
+        default="train", pattern=r"^[a-z0-9-]{1,20}$", description="What the job is for; part of its name"
+    )
+    fresh: bool = Field(default=False, description="Ask for a new job even if one with this content has completed")
+
+
+class TrainingResult(Value):
+    """A completed training job."""
+
+    name: str
+    arn: str
+    how: Literal["created", "adopted", "reused"]
+    model_s3_uri: S3Uri
+    output_s3_uri: S3Uri
+    instance_type: str
+    instance_count: int
+    metrics: dict[str, float]
+    phase_seconds: dict[str, float] = Field(description="Seconds in each secondary status: Starting, Downloading, …")
+    billable_seconds: float
+    cost_usd: float | None = Field(
+        description="Billable seconds times instances times price; None when the price is unknown"
+    )
+
+
+class Epoch(Value):
+    """One pass over the training data, as the training program reports it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float
+    valid_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+class Prediction(Value):
+    """What the trained model said of one test picture, offline."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    file: str
+    label: str
+    predicted: str
+    probability: float
+
+
+class TestEvaluation(Value):
+    """The one evaluation on test; confusion rows are true classes, columns predicted ones."""
+
+    model_config = ConfigDict(extra="ignore")
+    __test__ = False  # pytest takes any class named Test… for tests
+
+    loss: float
+    accuracy: float
+    confusion: tuple[tuple[int, ...], ...]
+    predictions: tuple[Prediction, ...]
+
+
+class TrainingReport(Value):
+    """report.json of the training program, as far as flows look into it; it may grow fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    classes: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
+    best_epoch: int
+    stopped_early: bool
+    test: TestEvaluation
+    seconds: dict[str, float]
+    images_per_second: float
+
+
+# --- endpoints ------------------------------------------------------------------------------------------------------
+
+
+class EndpointSpec(Value):
+    """An endpoint: the model package it serves and the machines that serve it."""
+
+    model_s3_uri: S3Uri
+    image_uri: str
+    instance_type: str = Field(default="ml.m5.large", pattern=r"^ml\.")
+    instance_count: int = Field(default=1, ge=1, le=100)
+    fresh: bool = False
+
+
+class EndpointResult(Value):
+    """An endpoint in service."""
+
+    name: str
+    arn: str
+    how: Literal["created", "adopted", "reused"]
+    config_name: str
+    model_name: str
+    instance_type: str
+    instance_count: int
+    seconds_to_in_service: float
+    hourly_usd: float | None = Field(description="None when the price is unknown")
+
+
+class EndpointAnswer(Value):
+    """One answer of an endpoint; probabilities are in 0..1."""
+
+    label: str
+    probability: float
+    top_k: tuple[dict[str, str | float], ...] = ()
+    model_version: str = ""
+    milliseconds: float
+
+
+class SampleAnswer(Value):
+    """An endpoint's answer beside the truth."""
+
+    image: LabelledImage
+    answer: EndpointAnswer
+
+
+class TeardownResult(Value):
+    """What was deleted or stopped, and what stays."""
+
+    deleted: tuple[str, ...]
+    kept: tuple[str, ...]

@@ -1,0 +1,59 @@
+"""boto3 clients as this project wants them: patient, shared, pointed by the environment alone."""
+
+import os
+import threading
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import NoRegionError
+
+from tasks.aws.errors import SettingsError
+
+# The default mode of botocore is still "legacy": 5 attempts, no backoff on many throttling codes.
+_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=32)
+
+# What decides where a client points; a change of any of these asks for another client.
+_DECIDING = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
+_lock = threading.Lock()
+
+
+def client(service: str, region: str | None = None) -> Any:
+    """Return the client of a service, made once per environment; safe to share between threads.
+
+    Args:
+        service: boto3's name of the service.
+        region: For the few services that are not served everywhere; the environment's region otherwise.
+
+    Raises:
+        SettingsError: No region is set.
+    """
+    # Making a client is what is not thread-safe in boto3; using one is.
+    with _lock:
+        return _make_client(service, region, tuple(os.environ.get(name) for name in _DECIDING))
+
+
+def forget_clients() -> None:
+    """Drop every client, so that the next call reads the credentials anew (they had expired)."""
+    with _lock:
+        _make_client.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def _make_client(service: str, region: str | None, _deciding: tuple[str | None, ...]) -> Any:
+    # botocore reads AWS_DEFAULT_REGION alone; AWS's other SDKs, Lambda and the containers set AWS_REGION.
+    region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    try:
+        # The stubs know one overload per service, and no service that is a variable.
+        return boto3.session.Session(region_name=region).client(service, config=_CONFIG)  # type: ignore[call-overload]
+    except NoRegionError as error:
+        msg = "No AWS region is set: set AWS_REGION, for example to us-east-1, or start the local AWS (make local-aws)"
+        raise SettingsError(msg) from error

@@ -1,0 +1,322 @@
+"""The life of everything that we start at AWS: submitted exactly once, waited for well, stopped when nobody wants it.
+
+SageMaker has no client token; the name is the token. So a name follows from content (identity.py), and a clash of names
+is not an error but a question: is it the same content, and how far did it get?
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tasks.aws.clients import client, forget_clients
+from tasks.aws.errors import (
+    DeadlineError,
+    IdentityError,
+    JobFailedError,
+    JobStoppedError,
+    RequestRefusedError,
+    SettingsDroppedError,
+    is_code,
+    is_transient_error,
+    sentence_for,
+)
+from tasks.aws.identity import DIGEST_TAG
+
+How = Literal["created", "adopted", "reused"]
+Description = dict[str, Any]
+
+_MOST_ATTEMPTS = 20
+_LONGEST_BACKOFF_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of SageMaker resource calls its operations, fields and statuses."""
+
+    noun: str
+    operations: str  # as in create_<operations>, describe_<operations>
+    prefix: str  # as in <prefix>Name, <prefix>Arn
+    status_field: str | None = None  # None: it has no life of its own, and is there as soon as it is made
+    running: frozenset[str] = frozenset()
+    good: str = ""
+    stop_operation: str | None = None
+    how_to_clear: str = "use fresh=True, or delete it"
+
+    @property
+    def name_field(self) -> str:
+        """Name of the member that carries the name."""
+        return f"{self.prefix}Name"
+
+    @property
+    def arn_field(self) -> str:
+        """Name of the member that carries the ARN."""
+        return f"{self.prefix}Arn"
+
+    def status(self, description: Description) -> str:
+        """Return the status in a description."""
+        return str(description[self.status_field]) if self.status_field else self.good
+
+
+TRAINING_JOBS = Kind(
+    noun="training job",
+    operations="training_job",
+    prefix="TrainingJob",
+    status_field="TrainingJobStatus",
+    running=frozenset({"InProgress"}),
+    good="Completed",
+    stop_operation="stop_training_job",
+)
+ENDPOINTS = Kind(
+    noun="endpoint",
+    operations="endpoint",
+    prefix="Endpoint",
+    status_field="EndpointStatus",
+    running=frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"}),
+    good="InService",
+    stop_operation="delete_endpoint",
+)
+ENDPOINT_CONFIGS = Kind(noun="endpoint configuration", operations="endpoint_config", prefix="EndpointConfig")
+MODELS = Kind(noun="model", operations="model", prefix="Model")
+
+
+class Clock(Protocol):
+    """Time, as waiting needs it; tests bring one that does not really wait."""
+
+    def monotonic(self) -> float:
+        """Return seconds since some fixed moment."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return after so many seconds."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often to look, and when to give up; in seconds."""
+
+    poll_seconds: float
+    deadline_seconds: float
+    clock: Clock = field(default=time)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What came of asking for something: its name, and whether it is new."""
+
+    name: str
+    arn: str
+    how: How
+
+
+# --- submit exactly once --------------------------------------------------------------------------------------------
+
+
+def submit_once(kind: Kind, request: Mapping[str, Any]) -> Submission:
+    """Create what the request names, unless it is there already.
+
+    Safe to repeat, from anywhere, at any time: what runs under the name is adopted, what completed is reused, and only
+    what failed or was stopped is asked for again, under the next attempt's name.
+
+    Raises:
+        IdentityError: The name belongs to something with another digest.
+        RequestRefusedError: AWS refused; a transient error is passed on as it is, for the caller to try again.
+        SettingsDroppedError: AWS kept only part of the request; what it made has been stopped.
+    """
+    base = request[kind.name_field]
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
+        name = base if attempt == 1 else f"{base}-{attempt}"
+        submission = _submit_attempt(kind, {**request, kind.name_field: name})
+        if submission:
+            return submission
+    msg = f"The {kind.noun} {base} has failed {_MOST_ATTEMPTS} times with the same content: change something first"
+    raise RequestRefusedError(msg)
+
+
+def _submit_attempt(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
+    """Create, adopt or reuse under this very name; None when what has the name came to no good end."""
+    try:
+        answer = getattr(client("sagemaker"), f"create_{kind.operations}")(**request)
+    except ClientError as error:
+        if not _is_name_taken(error):
+            raise _refusal(kind, request, error) from error
+    else:
+        _compare_with_request(kind, request)
+        return Submission(request[kind.name_field], answer[kind.arn_field], "created")
+    return _take_over(kind, request)
+
+
+def _take_over(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
+    description = describe(kind, request[kind.name_field])
+    if description is None:  # gone between the clash and the look: the next attempt's name is free for certain
+        return None
+    _check_identity(kind, description, request)
+    status = kind.status(description)
+    if status not in (kind.good, *kind.running):
+        return None
+    how: How = "reused" if status == kind.good else "adopted"
+    return Submission(description[kind.name_field], description[kind.arn_field], how)
+
+
+def _is_name_taken(error: ClientError) -> bool:
+    message = error.response.get("Error", {}).get("Message", "")
+    return is_code(error, "ResourceInUse") or "already exist" in message
+
+
+def _refusal(kind: Kind, request: Mapping[str, Any], error: ClientError) -> Exception:
+    if is_transient_error(error):
+        return error
+    hint = " (ask for a higher quota in Service Quotas)" if is_code(error, "ResourceLimitExceeded") else ""
+    return RequestRefusedError(
+        f"The {kind.noun} {request[kind.name_field]} was not created: {sentence_for(error)}{hint}"
+    )
+
+
+def _check_identity(kind: Kind, description: Description, request: Mapping[str, Any]) -> None:
+    """Hold the digest that the existing resource carries against ours."""
+    listed = client("sagemaker").list_tags(ResourceArn=description[kind.arn_field])["Tags"]
+    theirs = {tag["Key"]: tag["Value"] for tag in listed}.get(DIGEST_TAG)
+    ours = {tag["Key"]: tag["Value"] for tag in request["Tags"]}[DIGEST_TAG]
+    if theirs != ours:
+        msg = (
+            f"The {kind.noun} {request[kind.name_field]} exists with another content "
+            f"(digest {theirs}, expected {ours}): {kind.how_to_clear}"
+        )
+        raise IdentityError(msg)
+
+
+# --- compare after create -------------------------------------------------------------------------------------------
+
+
+def _compare_with_request(kind: Kind, request: Mapping[str, Any]) -> None:
+    name = request[kind.name_field]
+    description = describe(kind, name)
+    asked = {key: value for key, value in request.items() if key != "Tags"}
+    dropped = [] if description is None else dropped_settings(asked, description)
+    if dropped:
+        stop(kind, name)
+        msg = f"AWS created the {kind.noun} {name} without {', '.join(dropped)}, so it was stopped: remove the setting"
+        raise SettingsDroppedError(msg)
+
+
+def dropped_settings(asked: Any, got: Any, path: str = "") -> list[str]:
+    """Return the paths of all that was asked for and is not, or not so, in what came of it; more in it is welcome."""
+    if isinstance(asked, Mapping):
+        if not isinstance(got, Mapping):
+            return [path]
+        return [gap for key in asked for gap in dropped_settings(asked[key], got.get(key), f"{path}.{key}".lstrip("."))]
+    if isinstance(asked, list):
+        if not isinstance(got, list) or len(got) < len(asked):
+            return [path]
+        return [gap for i, item in enumerate(asked) for gap in dropped_settings(item, got[i], f"{path}[{i}]")]
+    return [] if asked == got else [path]
+
+
+# --- look, wait, stop -----------------------------------------------------------------------------------------------
+
+
+def describe(kind: Kind, name: str) -> Description | None:
+    """Return AWS's description, or None when there is nothing of that name."""
+    try:
+        answer = getattr(client("sagemaker"), f"describe_{kind.operations}")(**{kind.name_field: name})
+    except ClientError as error:
+        message = error.response.get("Error", {}).get("Message", "").lower()
+        if is_code(error, "ResourceNotFound") or "not found" in message or "could not find" in message:
+            return None
+        raise
+    return dict(answer)
+
+
+def await_end(
+    kind: Kind,
+    name: str,
+    patience: Patience,
+    on_look: Callable[[Description], None] = lambda _description: None,
+    log_tail: Callable[[], tuple[str, ...]] = tuple,
+) -> Description:
+    """Wait until it is no longer running, and return its description if it came to a good end.
+
+    Throttling and broken connections are patience, not failure. `on_look` is called with every description.
+
+    Raises:
+        JobFailedError: It failed, or vanished.
+        JobStoppedError: It was stopped, by a person or by its time limit.
+        DeadlineError: It was still running at the deadline; it goes on running.
+    """
+    clock = patience.clock
+    deadline = clock.monotonic() + patience.deadline_seconds
+    status, troubles = "unknown", 0
+    while True:
+        description, troubles = _look(kind, name, troubles)
+        if description is not None:
+            status = kind.status(description)
+            on_look(description)
+            if status not in kind.running:
+                return _good_end(kind, name, description, log_tail)
+        if clock.monotonic() >= deadline:
+            raise DeadlineError(kind.noun, name, status, "", log_tail())
+        clock.sleep(_pause_seconds(patience.poll_seconds, troubles))
+
+
+def _look(kind: Kind, name: str, troubles: int) -> tuple[Description | None, int]:
+    """Describe once; return no description, and one more trouble, when AWS cannot be asked just now."""
+    try:
+        description = describe(kind, name)
+    except (ClientError, BotoCoreError) as error:
+        if not is_transient_error(error):
+            raise
+        if isinstance(error, ClientError) and is_code(error, "ExpiredToken", "ExpiredTokenException"):
+            forget_clients()
+        return None, troubles + 1
+    if description is None:
+        raise JobFailedError(kind.noun, name, "Deleted", "somebody deleted it while we waited for it")
+    return description, 0
+
+
+def _pause_seconds(poll_seconds: float, troubles: int) -> float:
+    """Return how long to wait: the poll interval, doubled for each trouble in a row, with a fifth of jitter."""
+    longest = max(poll_seconds, _LONGEST_BACKOFF_SECONDS)
+    # Jitter spreads load, it keeps no secret.
+    return min(poll_seconds * 2.0**troubles, longest) * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+def _good_end(kind: Kind, name: str, description: Description, log_tail: Callable[[], tuple[str, ...]]) -> Description:
+    status = kind.status(description)
+    if status == kind.good:
+        return description
+    reason = description.get("FailureReason", "")
+    if status in ("Stopped", "Stopping"):
+        secondary = description.get("SecondaryStatus", status)
+        raise JobStoppedError(kind.noun, name, secondary, reason, log_tail())
+    raise JobFailedError(kind.noun, name, status, reason, log_tail())
+
+
+def stop(kind: Kind, name: str) -> bool:
+    """Stop it, and tell whether there was anything to stop; safe to repeat.
+
+    Raises:
+        ClientError: AWS would not do it for another reason than that it is over or gone.
+    """
+    if kind.stop_operation is None:
+        return delete(kind, name)
+    try:
+        getattr(client("sagemaker"), kind.stop_operation)(**{kind.name_field: name})
+    except ClientError as error:
+        if is_code(error, "ValidationException", "ResourceNotFound") and not is_transient_error(error):
+            return False
+        raise
+    return True
+
+
+def delete(kind: Kind, name: str) -> bool:
+    """Delete it, and tell whether it was there; safe to repeat."""
+    try:
+        getattr(client("sagemaker"), f"delete_{kind.operations}")(**{kind.name_field: name})
+    except ClientError as error:
+        message = error.response.get("Error", {}).get("Message", "").lower()
+        if "not found" in message or "could not find" in message:
+            return False
+        raise
+    return True

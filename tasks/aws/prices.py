@@ -1,0 +1,125 @@
+"""What machines cost: a dated table in the repository, and its refresh through the AWS Price List API.
+
+python -m tasks.aws.prices --region us-east-1     rewrites the region's part of prices.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tasks.aws.clients import client
+from tasks.aws.errors import FlowsError, sentence_for
+
+Use = Literal["training", "hosting"]
+
+PRICES_FILE = Path(__file__).with_name("prices.json")
+_SECONDS_PER_HOUR = 3600
+# The Price List API answers for all regions, but is served in three of them only.
+_PRICE_LIST_REGION = "us-east-1"
+_COMPONENTS: dict[str, Use] = {"Training": "training", "Hosting": "hosting"}
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return dict(json.loads(PRICES_FILE.read_text(encoding="utf-8")))
+
+
+def prices_as_of(region: str) -> str | None:
+    """Return the date of a region's prices; None when the table has none."""
+    return _table().get(region, {}).get("as_of")
+
+
+def hourly_usd(use: Use, instance_type: str, region: str, instance_count: int = 1) -> float | None:
+    """Return what so many instances cost an hour, in dollars; None when the table does not know."""
+    price = _table().get(region, {}).get(use, {}).get(instance_type)
+    return None if price is None else float(price) * instance_count
+
+
+def cost_usd(use: Use, instance_type: str, region: str, instance_count: int, seconds: float) -> float | None:
+    """Return what so many instances cost for so many billable seconds each; None when the table does not know.
+
+    Only machines are counted: not storage, requests or traffic.
+    """
+    hourly = hourly_usd(use, instance_type, region, instance_count)
+    return None if hourly is None else hourly * seconds / _SECONDS_PER_HOUR
+
+
+def fetch_prices(region: str) -> dict[Use, dict[str, float]]:
+    """Return the on-demand prices of SageMaker's instances in a region, dollars an hour, as AWS lists them now.
+
+    https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html
+    """
+    prices: dict[Use, dict[str, float]] = {"training": {}, "hosting": {}}
+    for product in _products(region):
+        attributes = product["product"]["attributes"]
+        use = _COMPONENTS.get(attributes.get("component", ""))
+        usd = _on_demand_usd(product)
+        if use and usd and attributes.get("instanceName"):
+            prices[use][attributes["instanceName"]] = usd
+    return prices
+
+
+def _products(region: str) -> Iterator[dict[str, Any]]:
+    pages = (
+        client("pricing", _PRICE_LIST_REGION)
+        .get_paginator("get_products")
+        .paginate(
+            ServiceCode="AmazonSageMaker", Filters=[{"Type": "TERM_MATCH", "Field": "regionCode", "Value": region}]
+        )
+    )
+    for page in pages:
+        for text in page["PriceList"]:
+            yield json.loads(text)
+
+
+def _on_demand_usd(product: dict[str, Any]) -> float | None:
+    terms = product.get("terms", {}).get("OnDemand", {}).values()
+    dimensions = [dimension for term in terms for dimension in term["priceDimensions"].values()]
+    prices = [
+        float(dimension["pricePerUnit"]["USD"]) for dimension in dimensions if dimension["unit"] in ("Hrs", "Hours")
+    ]
+    return max(prices, default=None)
+
+
+def refresh(region: str, file: Path = PRICES_FILE) -> int:
+    """Rewrite a region's part of the table with today's prices, and return how many there are.
+
+    Raises:
+        FlowsError: AWS listed no price; the table is left as it was.
+    """
+    prices = fetch_prices(region)
+    count = sum(len(of_use) for of_use in prices.values())
+    if not count:
+        msg = f"AWS lists no SageMaker price for {region}: check the region's name; {file.name} is left as it was"
+        raise FlowsError(msg)
+    table = json.loads(file.read_text(encoding="utf-8"))
+    today = datetime.now(tz=UTC).date().isoformat()
+    table[region] = {"as_of": today, "source": "AWS Price List API", **prices}
+    file.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _table.cache_clear()
+    return count
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Refresh the table from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.aws.prices", description="Refresh prices.json from AWS.")
+    parser.add_argument("--region", default="us-east-1")
+    region = parser.parse_args(arguments).region
+    try:
+        count = refresh(region)
+    except (FlowsError, ClientError, BotoCoreError) as error:
+        sys.stderr.write(f"{sentence_for(error)}\n")
+        return 1
+    sys.stdout.write(f"{count} prices of {region} written to {PRICES_FILE}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Requests to AWS, built from specs: pure functions without client, clock or environment."""
+
+import json
+from typing import Any
+
+from tasks.aws.errors import RequestRefusedError
+from tasks.aws.identity import Owner, digest_of, resource_name, tags_of
+from tasks.aws.settings import Settings
+from tasks.contracts import Channel, EndpointSpec, Hyperparameters, TrainingSpec
+
+# The training program prints `name=value`; a test holds these names against what it really prints.
+METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
+METRIC_DEFINITIONS = [{"Name": name, "Regex": rf"{name}=([-+0-9.eE]+)"} for name in METRICS]
+
+TRAINING_PROGRAM = "training/train.py"
+VARIANT = "AllTraffic"
+_CHECKPOINTS = "/opt/ml/checkpoints"
+_HOSTING_START_SECONDS = 600
+
+
+def training_digest(spec: TrainingSpec, owner: Owner) -> str:
+    """Return the digest of all that decides a training's outcome.
+
+    A fresh training is one more content: the flow run that wants it, so that its retries still find it.
+    """
+    return digest_of(
+        {
+            "dataset": spec.dataset.digest,
+            "channels": {split: channel.model_dump() for split, channel in spec.dataset.channels.items()},
+            "hyperparameters": spec.hyperparameters.model_dump(),
+            "program": spec.program_s3_uri,
+            "image": spec.image_uri,
+            "instances": [spec.compute.instance_type, spec.compute.instance_count],
+            "fresh": owner.flow_run_id if spec.fresh else None,
+        }
+    )
+
+
+def training_job_request(spec: TrainingSpec, settings: Settings, owner: Owner) -> dict[str, Any]:
+    """Return the request for a training job.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
+    """
+    digest = training_digest(spec, owner)
+    name = resource_name(spec.step, digest)
+    return {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": spec.image_uri,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": METRIC_DEFINITIONS,
+        },
+        "RoleArn": settings.training_role_arn,
+        "HyperParameters": _program_hyperparameters(spec, settings) | _encoded(spec.hyperparameters),
+        "InputDataConfig": _channels(spec),
+        "OutputDataConfig": {"S3OutputPath": f"s3://{settings.bucket}/jobs"},
+        # Every attempt at the same content shares its checkpoints: the second goes on where the first was lost.
+        "CheckpointConfig": {"S3Uri": f"s3://{settings.bucket}/checkpoints/{name}", "LocalPath": _CHECKPOINTS},
+        "ResourceConfig": {
+            "InstanceType": spec.compute.instance_type,
+            "InstanceCount": spec.compute.instance_count,
+            "VolumeSizeInGB": spec.compute.volume_gb,
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": spec.compute.max_runtime_seconds},
+        "Tags": tags_of(owner, digest),
+    }
+
+
+def _program_hyperparameters(spec: TrainingSpec, settings: Settings) -> dict[str, str]:
+    """Return what tells the SageMaker training toolkit which script to run (its script mode)."""
+    values = {
+        "sagemaker_program": TRAINING_PROGRAM,
+        "sagemaker_submit_directory": spec.program_s3_uri,
+        "sagemaker_container_log_level": 20,
+        "sagemaker_region": settings.region,
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _encoded(hyperparameters: Hyperparameters) -> dict[str, str]:
+    """Return the hyperparameters as the API wants them: strings of JSON, with a weights file turned into a channel."""
+    values = hyperparameters.model_dump()
+    if hyperparameters.weights.startswith("s3://"):
+        values["weights"] = "channel"
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _channels(spec: TrainingSpec) -> list[dict[str, Any]]:
+    channels: dict[str, Channel] = {str(split): channel for split, channel in spec.dataset.channels.items()}
+    if spec.hyperparameters.weights.startswith("s3://"):
+        channels["weights"] = Channel(s3_uri=spec.hyperparameters.weights, data_type="S3Prefix")
+    return [_channel(name, channel) for name, channel in channels.items()]
+
+
+def _channel(name: str, channel: Channel) -> dict[str, Any]:
+    source = {
+        "S3DataType": channel.data_type,
+        "S3Uri": channel.s3_uri,
+        "S3DataDistributionType": "FullyReplicated",
+    }
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+
+
+def endpoint_digest(spec: EndpointSpec, owner: Owner) -> str:
+    """Return the digest of all that decides what an endpoint answers, and on how many machines."""
+    return digest_of(
+        {
+            "model": spec.model_s3_uri,
+            "image": spec.image_uri,
+            "instances": [spec.instance_type, spec.instance_count],
+            "fresh": owner.flow_run_id if spec.fresh else None,
+        }
+    )
+
+
+def model_request(spec: EndpointSpec, settings: Settings, owner: Owner) -> dict[str, Any]:
+    """Return the request for the model behind an endpoint.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
+    """
+    digest = endpoint_digest(spec, owner)
+    return {
+        "ModelName": resource_name("endpoint", digest),
+        "PrimaryContainer": {"Image": spec.image_uri, "ModelDataUrl": spec.model_s3_uri},
+        "ExecutionRoleArn": settings.endpoint_role_arn,
+        "Tags": tags_of(owner, digest),
+    }
+
+
+def endpoint_config_request(spec: EndpointSpec, model_name: str, owner: Owner) -> dict[str, Any]:
+    """Return the request for the configuration of an endpoint: one variant that gets all the traffic.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
+    """
+    variant = {
+        "VariantName": VARIANT,
+        "ModelName": model_name,
+        "InstanceType": spec.instance_type,
+        "InitialInstanceCount": spec.instance_count,
+        "InitialVariantWeight": 1.0,
+        "ContainerStartupHealthCheckTimeoutInSeconds": _HOSTING_START_SECONDS,
+    }
+    digest = endpoint_digest(spec, owner)
+    return {
+        "EndpointConfigName": resource_name("endpoint", digest),
+        "ProductionVariants": [variant],
+        "Tags": tags_of(owner, digest),
+    }
+
+
+def endpoint_request(spec: EndpointSpec, config_name: str, owner: Owner) -> dict[str, Any]:
+    """Return the request for an endpoint.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+    """
+    digest = endpoint_digest(spec, owner)
+    return {
+        "EndpointName": resource_name("endpoint", digest),
+        "EndpointConfigName": config_name,
+        "Tags": tags_of(owner, digest),
+    }
+
+
+def check_instance_type(instance_type: str, known: tuple[str, ...], what_for: str) -> None:
+    """Refuse an instance type that SageMaker does not know, before anything is created.
+
+    Raises:
+        RequestRefusedError: The type is not among the known ones.
+    """
+    if instance_type not in known:
+        family = instance_type.rsplit(".", 1)[0]
+        near = [name for name in known if name.startswith(family + ".")] or list(known)
+        msg = (
+            f"SageMaker knows no instance type {instance_type} for {what_for}: choose one such as {', '.join(near[:6])}"
+        )
+        raise RequestRefusedError(msg)

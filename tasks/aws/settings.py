@@ -1,0 +1,89 @@
+"""Where this project's things are, read from the outputs of the foundation stack (deployments/foundation.yaml)."""
+
+import os
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from pydantic import Field
+
+from tasks.aws.clients import client
+from tasks.aws.errors import SettingsError, is_code, sentence_for
+from tasks.contracts import Value
+
+DEFAULT_STACK = "sagemaker-flows"
+DEFAULT_POLL_SECONDS = 10.0
+
+_HOW_TO_POINT = (
+    "start the local AWS (make local-aws, then eval its exports), "
+    "or configure AWS credentials and deploy the foundation"
+)
+
+
+class Settings(Value):
+    """The foundation as a flow needs it."""
+
+    account_id: str = Field(pattern=r"^\d{12}$")
+    region: str
+    bucket: str
+    training_role_arn: str
+    endpoint_role_arn: str
+
+
+def load_settings() -> Settings:
+    """Read the settings of the account that the environment points at.
+
+    Raises:
+        SettingsError: No credentials, a credential that AWS does not accept, or no foundation stack there.
+    """
+    stack = os.environ.get("SAGEMAKER_FLOWS_STACK", DEFAULT_STACK)
+    account_id = _account_id()
+    region = client("sts").meta.region_name
+    outputs = _stack_outputs(stack, account_id, region)
+    try:
+        return Settings(
+            account_id=account_id,
+            region=region,
+            bucket=outputs["BucketName"],
+            training_role_arn=outputs["TrainingRoleArn"],
+            endpoint_role_arn=outputs["EndpointRoleArn"],
+        )
+    except KeyError as error:
+        msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"
+        raise SettingsError(msg) from error
+
+
+def poll_seconds() -> float:
+    """Return how long to wait between two looks at a job; the environment decides, since clouds differ in pace."""
+    text = os.environ.get("SAGEMAKER_FLOWS_POLL_SECONDS", str(DEFAULT_POLL_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if seconds <= 0:
+        msg = f"SAGEMAKER_FLOWS_POLL_SECONDS is {text!r}: set it to a number of seconds greater than 0"
+        raise SettingsError(msg)
+    return seconds
+
+
+def _account_id() -> str:
+    try:
+        return str(client("sts").get_caller_identity()["Account"])
+    except NoCredentialsError as error:
+        msg = f"There are no AWS credentials and no local AWS: {_HOW_TO_POINT}"
+        raise SettingsError(msg) from error
+    except (ClientError, BotoCoreError) as error:
+        msg = f"{sentence_for(error)}: check AWS_ENDPOINT_URL and the credentials, or {_HOW_TO_POINT}"
+        raise SettingsError(msg) from error
+
+
+def _stack_outputs(stack: str, account_id: str, region: str) -> dict[str, str]:
+    try:
+        description = client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    except ClientError as error:
+        if not is_code(error, "ValidationError"):
+            raise
+        msg = (
+            f"There is no stack {stack} in account {account_id}, {region}: deploy it with `aws cloudformation deploy "
+            f"--stack-name {stack} --template-file deployments/foundation.yaml --capabilities CAPABILITY_IAM`"
+        )
+        raise SettingsError(msg) from error
+    return {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}

@@ -1,0 +1,19 @@
+"""When a Prefect task tries again: on named transient errors, and on nothing else."""
+
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+from tasks.aws.errors import is_transient_error
+
+RETRY_DELAYS_SECONDS = [2, 10, 30]
+
+
+def is_transient(_task: "Task[..., Any]", _task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell Prefect whether the task's failure is worth another try.
+
+    A plain function on purpose: Prefect 3.8 calls a partial, a bound method or a callable object, and never retries.
+    """
+    outcome = state.result(raise_on_failure=False)
+    return is_transient_error(outcome) if isinstance(outcome, BaseException) else False
