@@ -4,9 +4,9 @@ Everything here is frozen, refuses unknown fields and imports nothing but pydant
 the JSON of a schedule, a command line and plain Python all go through the same validation.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -22,6 +22,9 @@ Architecture = Literal[
 ]
 
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")]
+
+
+Result = TypeVar("Result", bound="Value")
 
 
 class Value(BaseModel):
@@ -102,6 +105,8 @@ class UploadResult(Value):
 
 class LabelledImage(Value):
     """A picture with its true label, in memory."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     name: str
     label: str
@@ -236,14 +241,20 @@ class TrainingReport(Value):
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
 
+class EndpointCompute(Value):
+    """The machines that serve a model."""
+
+    instance_type: str = Field(default="ml.m5.large", pattern=r"^ml\.", description="SageMaker instance type")
+    instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
+
+
 class EndpointSpec(Value):
     """An endpoint: the model package it serves and the machines that serve it."""
 
     model_s3_uri: S3Uri
     image_uri: str
-    instance_type: str = Field(default="ml.m5.large", pattern=r"^ml\.")
-    instance_count: int = Field(default=1, ge=1, le=100)
-    fresh: bool = False
+    compute: EndpointCompute
+    fresh: bool = Field(default=False, description="Ask for a new endpoint even if one with this content is in service")
 
 
 class EndpointResult(Value):
@@ -256,6 +267,7 @@ class EndpointResult(Value):
     model_name: str
     instance_type: str
     instance_count: int
+    created_at: AwareDatetime
     seconds_to_in_service: float
     hourly_usd: float | None = Field(description="None when the price is unknown")
 
@@ -277,8 +289,63 @@ class SampleAnswer(Value):
     answer: EndpointAnswer
 
 
+class TrainedModel(Value):
+    """A completed training, and what its program reported."""
+
+    job: TrainingResult
+    report: TrainingReport
+
+
+class Deployment(Value):
+    """An endpoint in service, and what it said of a few test pictures."""
+
+    endpoint: EndpointResult
+    answers: tuple[SampleAnswer, ...]
+
+
 class TeardownResult(Value):
     """What was deleted or stopped, and what stays."""
 
     deleted: tuple[str, ...]
     kept: tuple[str, ...]
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+class CostLine(Value):
+    """What one step costs: at most, as estimated before, and as billed after; None when a price is unknown."""
+
+    step: str
+    machines: str
+    billable_seconds: float
+    at_most_usd: float | None
+    billed_usd: float | None
+    note: str = ""
+
+
+class Section(Value):
+    """A part of a report, as markdown."""
+
+    key: str
+    title: str
+    markdown: str = Field(repr=False)
+
+
+class StepResult(Value, Generic[Result]):
+    """What a step of the journey came to, and the part of the report that shows it."""
+
+    result: Result
+    section: Section
+
+
+class RunReport(Value):
+    """A whole run, for machines to read; the pictures are in the page beside it."""
+
+    folder: str = Field(description="Where report.json and report.html are")
+    title: str
+    upload: UploadResult
+    training: TrainedModel
+    deployment: Deployment
+    costs: tuple[CostLine, ...]
+    teardown: TeardownResult | None = Field(description="None when the endpoint was to be kept")

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.aws.errors import is_transient_error
 
-RETRY_DELAYS_SECONDS = [2, 10, 30]
+RETRY_DELAYS_SECONDS: list[float] = [2, 10, 30]
 
 
 def is_transient(_task: "Task[..., Any]", _task_run: TaskRun, state: State[Any]) -> bool:

@@ -1,0 +1,39 @@
+"""Take down what bills by the hour: endpoints of this project, with their configurations and models.
+
+python -m flows.teardown                      everything that carries this project's tag
+python -m flows.teardown --endpoint NAME      one endpoint
+python -m flows.teardown --dry-run            only say what would go
+"""
+
+from prefect import flow
+
+from flows import command_line
+from tasks.aws.settings import load_settings
+from tasks.contracts import TeardownResult
+from tasks.endpoints import delete_endpoint, list_endpoints
+
+
+@flow(name="teardown", flow_run_name="tear down")
+def teardown(endpoint: str | None = None, *, dry_run: bool = False) -> TeardownResult:
+    """Delete endpoints; datasets, models in S3 and records of jobs stay, they cost next to nothing.
+
+    Args:
+        endpoint: The one to delete; all of this project's otherwise.
+        dry_run: Only say what would be deleted.
+    """
+    load_settings()
+    names = (endpoint,) if endpoint else list_endpoints()
+    if dry_run:
+        return TeardownResult(deleted=(), kept=tuple(f"endpoint {name}" for name in names))
+    results = [delete_endpoint(name) for name in names]
+    return TeardownResult(deleted=tuple(gone for result in results for gone in result.deleted), kept=())
+
+
+def show(result: TeardownResult) -> str:
+    """Say what is gone, and what a dry run left."""
+    lines = [*(f"deleted {name}" for name in result.deleted), *(f"would delete {name}" for name in result.kept)]
+    return "\n".join(lines) or "There was nothing to delete"
+
+
+if __name__ == "__main__":
+    command_line.run(teardown, show)

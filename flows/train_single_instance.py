@@ -1,0 +1,50 @@
+"""Train on one instance: a SageMaker training job over an uploaded dataset.
+
+python -m flows.train_single_instance s3://BUCKET/datasets/digits/versions/DIGEST/dataset.json
+python -m flows.train_single_instance MANIFEST --hyperparameters.epochs 30 --compute.instance-type ml.c5.xlarge
+"""
+
+from prefect import flow
+
+from flows import command_line
+from tasks.aws.settings import load_settings
+from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingSpec
+from tasks.programs import upload_training_program
+from tasks.reports import report_training
+from tasks.training_jobs import await_training_job, fetch_training_report, find_training_image, start_training_job
+from tasks.uploads import load_dataset
+
+
+@flow(name="train-single-instance", flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}")
+def train_single_instance(
+    manifest: S3Uri,
+    hyperparameters: Hyperparameters = Hyperparameters(),
+    compute: Compute = Compute(),
+    *,
+    fresh: bool = False,
+) -> StepResult[TrainedModel]:
+    """Train a model on one instance; a job with the same content is adopted or reused, never paid twice.
+
+    Args:
+        manifest: The dataset: what upload_dataset printed, s3://…/dataset.json.
+        hyperparameters: What the training program is told.
+        compute: The machine and its limits.
+        fresh: Train anew even if this very training has completed before.
+    """
+    settings = load_settings()
+    spec = TrainingSpec(
+        image_uri=find_training_image(settings, compute.instance_type),
+        dataset=load_dataset(manifest, settings),
+        hyperparameters=hyperparameters,
+        compute=compute.model_copy(update={"instance_count": 1}),
+        program_s3_uri=upload_training_program(settings),
+        step="train-single",
+        fresh=fresh,
+    )
+    job = await_training_job(start_training_job(spec, settings), spec, settings)
+    model = TrainedModel(job=job, report=fetch_training_report(job))
+    return StepResult(result=model, section=report_training(model))
+
+
+if __name__ == "__main__":
+    command_line.run(train_single_instance, lambda step: step.result.job.model_s3_uri)

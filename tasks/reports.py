@@ -1,0 +1,199 @@
+"""What a run leaves for people: an artifact per step, and the whole as files under runs/."""
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from tasks import charts
+from tasks.aws.prices import prices_as_of
+from tasks.contracts import (
+    SPLITS,
+    CostLine,
+    Deployment,
+    LabelledImage,
+    RunReport,
+    Section,
+    TrainedModel,
+    TrainingReport,
+    UploadResult,
+)
+
+_WORST_CONFUSIONS = 5
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }}
+h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #d1d9e0; padding-bottom: .3rem; }}
+table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }}
+th, td {{ border: 1px solid #d1d9e0; padding: .3rem .7rem; text-align: left; }} th {{ background: #f6f8fa; }}
+img {{ max-width: 100%; height: auto; }} code {{ overflow-wrap: anywhere; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+@task
+def report_dataset(upload: UploadResult, samples: tuple[LabelledImage, ...]) -> Section:
+    """Show the dataset: counts, warnings, some of its pictures, the balance of its classes."""
+    dataset = upload.dataset
+    rows = [[split, sum(dataset.counts[split].values()), dataset.channels[split].s3_uri] for split in SPLITS]
+    summary = (
+        f"**{escape(dataset.name)}**: {dataset.total_files} pictures of {len(dataset.classes)} classes, "
+        f"{dataset.total_bytes / 1e6:.1f} MB; {upload.files_sent} sent now, the others were there."
+    )
+    parts = [
+        summary,
+        table(["split", "pictures", "channel"], rows),
+        *(f"- ⚠ {escape(warning)}" for warning in dataset.warnings),
+        picture("some of its pictures", charts.sample_sheet(samples)) if samples else "",
+        picture("pictures per class", charts.class_balance(dataset.counts, dataset.classes)),
+        f"Manifest: `{dataset.manifest_s3_uri}`",
+    ]
+    return _publish("dataset", "Dataset", parts)
+
+
+@task
+def report_training(model: TrainedModel) -> Section:
+    """Show a training: accuracy, curves, confusion matrix, where its time went."""
+    result, report = model.job, model.report
+    test, kept = report.test, report.epochs[report.best_epoch - 1]
+    facts = [
+        ["test accuracy", f"{test.accuracy:.2%} of {len(test.predictions)} pictures"],
+        ["validation accuracy", f"{kept.valid_accuracy:.2%} (epoch {report.best_epoch} of {len(report.epochs)})"],
+        ["speed", f"{report.images_per_second:.0f} pictures a second"],
+        ["machines", machines(result.instance_type, result.instance_count)],
+        ["seconds at SageMaker", ", ".join(f"{name} {took:.0f}" for name, took in result.phase_seconds.items())],
+        ["job", f"{result.name} ({result.how})"],
+        ["model", result.model_s3_uri],
+    ]
+    parts = [
+        table(["", ""], facts),
+        picture("curves", charts.training_curves(report.epochs, report.best_epoch)),
+        picture("confusion matrix", charts.confusion_matrix(test.confusion, report.classes)),
+        _worst_confusions(report),
+    ]
+    return _publish("training", "Training", parts)
+
+
+@task
+def report_endpoint(deployment: Deployment) -> Section:
+    """Show an endpoint: what it is, and what it says of some test pictures."""
+    endpoint, samples = deployment.endpoint, deployment.answers
+    hourly = "unknown" if endpoint.hourly_usd is None else f"${endpoint.hourly_usd:.3f} an hour"
+    parts = [
+        table(
+            ["", ""],
+            [
+                ["endpoint", f"{endpoint.name} ({endpoint.how})"],
+                ["machines", f"{machines(endpoint.instance_type, endpoint.instance_count)}, {hourly}"],
+                ["in service after", f"{endpoint.seconds_to_in_service:.1f} s"],
+            ],
+        ),
+    ]
+    if samples:
+        rows = [
+            [s.image.name, s.image.label, s.answer.label, f"{s.answer.probability:.1%}", f"{s.answer.milliseconds:.0f}"]
+            for s in samples
+        ]
+        parts.append(picture("answers", charts.answer_sheet(samples)))
+        parts.append(table(["picture", "true", "answer", "probability", "ms"], rows))
+    return _publish("endpoint", "Endpoint", parts)
+
+
+@task
+def report_costs(costs: tuple[CostLine, ...], region: str) -> Section:
+    """Show what the run costs on AWS, estimated before and billed after."""
+    rows = [
+        [
+            cost.step,
+            cost.machines,
+            f"{cost.billable_seconds:.0f}",
+            usd(cost.at_most_usd),
+            usd(cost.billed_usd),
+            cost.note,
+        ]
+        for cost in costs
+    ]
+    known = [cost.billed_usd for cost in costs if cost.billed_usd is not None]
+    total = (
+        f"**Together {usd(sum(known))}** for machines, at AWS's list prices in {region} "
+        f"(as of {prices_as_of(region) or 'unknown'}); storage, requests and traffic are not counted."
+    )
+    header = ["step", "machines", "billable s", "at most", "billed", ""]
+    return _publish("costs", "Costs", [table(header, rows), total])
+
+
+@task
+def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
+    """Write report.json and report.html of a whole run, publish it as an artifact, and return the page's path.
+
+    Safe to retry: the files are replaced.
+    """
+    text = "\n\n".join([f"# {escape(run.title)}", *(f"## {part.title}\n\n{part.markdown}" for part in sections)])
+    place = Path(run.folder)
+    place.mkdir(parents=True, exist_ok=True)
+    facts = run.model_dump(mode="json", exclude={"deployment": {"answers": {"__all__": {"image": {"body"}}}}})
+    (place / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    page = place / "report.html"
+    page.write_text(_PAGE.format(title=html.escape(run.title), body=to_html(text)), encoding="utf-8")
+    create_markdown_artifact(text, key="final-report", description=run.title)
+    return str(page)
+
+
+def to_html(markdown: str) -> str:
+    """Return the HTML of a report's markdown; HTML inside of it is shown, not obeyed."""
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - only the last task of a run needs it
+
+    return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a markdown table; cells are escaped."""
+    lines = [list(header), ["---"] * len(header), *([escape(str(cell)) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def picture(title: str, png: bytes) -> str:
+    """Return a picture as markdown that carries its own bytes."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def escape(text: str) -> str:
+    """Return text that markdown shows as it is: names of classes and files come from outside."""
+    for character in "\\`*_[]|<>":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("\n", " ")
+
+
+def machines(instance_type: str, count: int) -> str:
+    """Return how a person names machines."""
+    return instance_type if count == 1 else f"{count} x {instance_type}"
+
+
+def usd(amount: float | None) -> str:
+    """Return dollars as a person reads them; four digits, since a demo costs less than a cent."""
+    return "unknown" if amount is None else f"${amount:.4f}"
+
+
+def _publish(key: str, title: str, parts: Sequence[str]) -> Section:
+    markdown = "\n\n".join(part for part in parts if part)
+    create_markdown_artifact(f"## {title}\n\n{markdown}", key=key, description=title)
+    return Section(key=key, title=title, markdown=markdown)
+
+
+def _worst_confusions(report: TrainingReport) -> str:
+    pairs = [
+        (count, report.classes[i], report.classes[j])
+        for i, row in enumerate(report.test.confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    worst = sorted(pairs, key=lambda pair: -pair[0])[:_WORST_CONFUSIONS]
+    return table(["times", "true", "taken for"], worst) if worst else "No test picture was taken for another."

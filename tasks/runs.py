@@ -1,0 +1,77 @@
+"""What a task knows of the Prefect run it is part of: whose resources it makes, where its lines go, how far it is."""
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import ExternalSignal
+from prefect.logging import get_run_logger
+
+from tasks.aws.errors import DeadlineError
+from tasks.aws.identity import Owner
+from tasks.aws.jobs import Kind, Submission, stop
+
+# What ends a wait while the thing waited for goes on running: a signal from outside, or our own deadline.
+ABANDONED: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit, ExternalSignal, DeadlineError)
+
+_UPDATE_SECONDS = 1.0
+_LOGGER = logging.getLogger(__name__)
+
+
+def in_run() -> bool:
+    """Tell whether this code runs inside a flow or task run.
+
+    Prefect starts a server of its own for an artifact made outside of one.
+    """
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def run_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
+    """Return the run's logger, or a plain one outside of a run."""
+    return get_run_logger() if in_run() else _LOGGER
+
+
+def current_owner(lifetime: timedelta) -> Owner:
+    """Return the tags of what this run makes: its flow run, and when it is past due."""
+    context = FlowRunContext.get()
+    task_context = TaskRunContext.get()
+    flow_run_id = "none"
+    if context and context.flow_run:
+        flow_run_id = str(context.flow_run.id)
+    elif task_context and task_context.task_run.flow_run_id:
+        flow_run_id = str(task_context.task_run.flow_run_id)
+    expires_at = datetime.now(tz=UTC) + lifetime
+    return Owner(flow_run_id=flow_run_id, expires_at=expires_at.isoformat(timespec="seconds"))
+
+
+def stop_if_ours(kind: Kind, submission: Submission) -> None:
+    """Stop what this flow run asked for; what it only adopted belongs to another run, which may still want it."""
+    if submission.ours and stop(kind, submission.name):
+        run_logger().warning("%s %s is being stopped, nobody waits for it", kind.noun.capitalize(), submission.name)
+
+
+class Progress:
+    """A progress artifact of the current run, updated once a second at most; nothing outside of a run.
+
+    Args:
+        key: The artifact's key: lowercase letters, digits and dashes.
+        description: What is progressing.
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._artifact: UUID | None = None
+        self._updated_at = float("-inf")
+        if in_run():
+            # Prefect's sync and async faces share one name; called from a sync task this is the UUID.
+            self._artifact = create_progress_artifact(progress=0.0, key=key, description=description)  # type: ignore[assignment]
+
+    def update(self, share: float) -> None:
+        """Show a share between 0 and 1; the end is always shown."""
+        now = time.monotonic()
+        if self._artifact is None or (share < 1 and now - self._updated_at < _UPDATE_SECONDS):
+            return
+        self._updated_at = now
+        update_progress_artifact(self._artifact, progress=round(100 * min(max(share, 0.0), 1.0), 1))

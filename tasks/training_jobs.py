@@ -1,0 +1,163 @@
+"""SageMaker training jobs: start one, wait for it, read what it wrote."""
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from prefect import task
+
+from tasks.aws.clients import client
+from tasks.aws.errors import FlowsError
+from tasks.aws.images import training_image_uri
+from tasks.aws.jobs import TRAINING_JOBS, Description, Patience, Submission, await_end, describe, submit_once
+from tasks.aws.logs import TRAINING_GROUP, LogFollower
+from tasks.aws.prices import cost_usd
+from tasks.aws.requests import check_instance_type, training_job_request
+from tasks.aws.settings import Settings, poll_seconds
+from tasks.contracts import TrainingReport, TrainingResult, TrainingSpec
+from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.runs import ABANDONED, Progress, current_owner, run_logger, stop_if_ours
+
+# A job may wait for its machines longer than it may run; after that, somebody should look.
+_QUEUE_SECONDS = 3600
+_LIFETIME = timedelta(days=2)
+_EPOCH = re.compile(r"^epoch=(\d+)\b")
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def find_training_image(settings: Settings, instance_type: str) -> str:
+    """Return the URI of the image for a machine.
+
+    Raises:
+        RequestRefusedError: SageMaker knows no such machine.
+    """
+    model = client("sagemaker").meta.service_model
+    check_instance_type(instance_type, tuple(model.shape_for("TrainingInstanceType").enum), "training")
+    return training_image_uri(settings.region, instance_type)
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
+    """Start the job, and return its name.
+
+    Safe to retry: a job with this content that runs is adopted, one that completed is reused.
+    """
+    submission = submit_once(TRAINING_JOBS, training_job_request(spec, settings, current_owner(_LIFETIME)))
+    run_logger().info("Training job %s: %s", submission.name, submission.how)
+    return submission
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def await_training_job(submission: Submission, spec: TrainingSpec, settings: Settings) -> TrainingResult:
+    """Wait for the job, hand its log lines over as they are written, and return what came of it.
+
+    Safe to retry: it only looks. When the wait ends early (Ctrl-C, SIGTERM, the deadline), a job that this flow run
+    asked for is stopped.
+
+    Raises:
+        JobFailedError: The job failed.
+        JobStoppedError: The job was stopped, or ran into its time limit.
+        DeadlineError: The job was not done when the deadline passed.
+    """
+    patience = Patience(poll_seconds(), spec.compute.max_runtime_seconds + _QUEUE_SECONDS)
+    if submission.how == "reused":
+        return _result(submission, describe(TRAINING_JOBS, submission.name) or {}, settings)
+    watch = _Watch(submission.name, spec.hyperparameters.epochs)
+    try:
+        description = await_end(TRAINING_JOBS, submission.name, patience, watch.look, watch.drained_tail(patience))
+    except ABANDONED:
+        stop_if_ours(TRAINING_JOBS, submission)
+        raise
+    watch.end(patience)
+    return _result(submission, description, settings)
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def fetch_training_report(result: TrainingResult) -> TrainingReport:
+    """Read report.json out of what the job wrote beside its model.
+
+    Raises:
+        FlowsError: The job completed without a report: it was not this training program that ran.
+    """
+    place = urlsplit(result.output_s3_uri)
+    body = client("s3").get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read()
+    # Only this one member is read, into memory: nothing of the archive is unpacked.
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as archive:
+        names = [name for name in archive.getnames() if name.rsplit("/", 1)[-1] == "report.json"]
+        member = archive.extractfile(names[0]) if names else None
+        if member is None:
+            msg = f"The training job {result.name} wrote no report.json: its program is not this project's"
+            raise FlowsError(msg)
+        return TrainingReport.model_validate(json.load(member))
+
+
+class _Watch:
+    """What is done at each look at a running job: new status, new lines, progress."""
+
+    def __init__(self, name: str, epochs: int) -> None:
+        self._logger, self._epochs, self._status = run_logger(), epochs, ""
+        self._progress = Progress("training-progress", f"Training job {name}")
+        self._logs = LogFollower(TRAINING_GROUP, f"{name}/", self._take_line, self._logger.warning)
+        self._name = name
+
+    def look(self, description: Description) -> None:
+        status = description.get("SecondaryStatus", "")
+        if status != self._status:
+            self._status = status
+            self._logger.info("Training job %s: %s", self._name, status)
+        self._logs.poll()
+
+    def _take_line(self, line: str) -> None:
+        self._logger.info("[%s] %s", self._name, line)
+        epoch = _EPOCH.match(line)
+        if epoch:
+            # The last twentieth is for the test, the export and the upload.
+            self._progress.update(0.95 * int(epoch.group(1)) / self._epochs)
+
+    def end(self, patience: Patience) -> None:
+        self._drain(patience)
+        self._progress.update(1.0)
+
+    def drained_tail(self, patience: Patience) -> Callable[[], tuple[str, ...]]:
+        """Return what fetches the last lines, the late ones too, for an error's text."""
+
+        def tail() -> tuple[str, ...]:
+            self._drain(patience)
+            return self._logs.tail()
+
+        return tail
+
+    def _drain(self, patience: Patience) -> None:
+        self._logs.drain(lambda: patience.clock.sleep(min(patience.poll_seconds, 2.0)))
+
+
+def _result(submission: Submission, description: Description, settings: Settings) -> TrainingResult:
+    resources = description["ResourceConfig"]
+    output = description["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+    billable = float(description.get("BillableTimeInSeconds", 0))
+    return TrainingResult(
+        name=submission.name,
+        arn=submission.arn,
+        how=submission.how,
+        model_s3_uri=description["ModelArtifacts"]["S3ModelArtifacts"],
+        output_s3_uri=f"{output}/{submission.name}/output/output.tar.gz",
+        instance_type=resources["InstanceType"],
+        instance_count=resources["InstanceCount"],
+        metrics={metric["MetricName"]: float(metric["Value"]) for metric in description.get("FinalMetricDataList", [])},
+        phase_seconds=_phase_seconds(description),
+        billable_seconds=billable,
+        cost_usd=cost_usd("training", resources["InstanceType"], settings.region, resources["InstanceCount"], billable),
+    )
+
+
+def _phase_seconds(description: Description) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for phase in description.get("SecondaryStatusTransitions", []):
+        if phase.get("EndTime"):
+            lasted = (phase["EndTime"] - phase["StartTime"]).total_seconds()
+            seconds[phase["Status"]] = seconds.get(phase["Status"], 0.0) + lasted
+    return seconds
