@@ -24,7 +24,7 @@ from tasks.aws.errors import (
     is_transient_error,
     sentence_for,
 )
-from tasks.aws.identity import DIGEST_TAG
+from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG
 
 How = Literal["created", "adopted", "reused"]
 Description = dict[str, Any]
@@ -44,7 +44,6 @@ class Kind:
     running: frozenset[str] = frozenset()
     good: str = ""
     stop_operation: str | None = None
-    how_to_clear: str = "use fresh=True, or delete it"
 
     @property
     def name_field(self) -> str:
@@ -104,11 +103,12 @@ class Patience:
 
 @dataclass(frozen=True)
 class Submission:
-    """What came of asking for something: its name, and whether it is new."""
+    """What came of asking for something: its name, whether it is new, and whether this flow run is who asked first."""
 
     name: str
     arn: str
     how: How
+    ours: bool
 
 
 # --- submit exactly once --------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def _submit_attempt(kind: Kind, request: Mapping[str, Any]) -> Submission | None
             raise _refusal(kind, request, error) from error
     else:
         _compare_with_request(kind, request)
-        return Submission(request[kind.name_field], answer[kind.arn_field], "created")
+        return Submission(request[kind.name_field], answer[kind.arn_field], "created", ours=True)
     return _take_over(kind, request)
 
 
@@ -152,12 +152,19 @@ def _take_over(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
     description = describe(kind, request[kind.name_field])
     if description is None:  # gone between the clash and the look: the next attempt's name is free for certain
         return None
-    _check_identity(kind, description, request)
+    theirs = _tags(client("sagemaker").list_tags(ResourceArn=description[kind.arn_field])["Tags"])
+    ours = _tags(request["Tags"])
+    _check_identity(kind, request[kind.name_field], theirs, ours)
     status = kind.status(description)
     if status not in (kind.good, *kind.running):
         return None
     how: How = "reused" if status == kind.good else "adopted"
-    return Submission(description[kind.name_field], description[kind.arn_field], how)
+    same_run = theirs.get(FLOW_RUN_TAG) == ours[FLOW_RUN_TAG]
+    return Submission(description[kind.name_field], description[kind.arn_field], how, ours=same_run)
+
+
+def _tags(listed: list[dict[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in listed}
 
 
 def _is_name_taken(error: ClientError) -> bool:
@@ -174,15 +181,12 @@ def _refusal(kind: Kind, request: Mapping[str, Any], error: ClientError) -> Exce
     )
 
 
-def _check_identity(kind: Kind, description: Description, request: Mapping[str, Any]) -> None:
+def _check_identity(kind: Kind, name: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     """Hold the digest that the existing resource carries against ours."""
-    listed = client("sagemaker").list_tags(ResourceArn=description[kind.arn_field])["Tags"]
-    theirs = {tag["Key"]: tag["Value"] for tag in listed}.get(DIGEST_TAG)
-    ours = {tag["Key"]: tag["Value"] for tag in request["Tags"]}[DIGEST_TAG]
-    if theirs != ours:
+    if theirs.get(DIGEST_TAG) != ours[DIGEST_TAG]:
         msg = (
-            f"The {kind.noun} {request[kind.name_field]} exists with another content "
-            f"(digest {theirs}, expected {ours}): {kind.how_to_clear}"
+            f"The {kind.noun} {name} exists with another content (digest {theirs.get(DIGEST_TAG)}, "
+            f"expected {ours[DIGEST_TAG]}): delete it, or ask with fresh=True"
         )
         raise IdentityError(msg)
 

@@ -23,7 +23,7 @@ PRICES_FILE = Path(__file__).with_name("prices.json")
 _SECONDS_PER_HOUR = 3600
 # The Price List API answers for all regions, but is served in three of them only.
 _PRICE_LIST_REGION = "us-east-1"
-_COMPONENTS: dict[str, Use] = {"Training": "training", "Hosting": "hosting"}
+_USES: dict[str, Use] = {"Training": "training", "Hosting": "hosting"}
 
 
 @cache
@@ -33,7 +33,8 @@ def _table() -> dict[str, Any]:
 
 def prices_as_of(region: str) -> str | None:
     """Return the date of a region's prices; None when the table has none."""
-    return _table().get(region, {}).get("as_of")
+    as_of = _table().get(region, {}).get("as_of")
+    return None if as_of is None else str(as_of)
 
 
 def hourly_usd(use: Use, instance_type: str, region: str, instance_count: int = 1) -> float | None:
@@ -59,7 +60,8 @@ def fetch_prices(region: str) -> dict[Use, dict[str, float]]:
     prices: dict[Use, dict[str, float]] = {"training": {}, "hosting": {}}
     for product in _products(region):
         attributes = product["product"]["attributes"]
-        use = _COMPONENTS.get(attributes.get("component", ""))
+        # The list carries the use under either name, depending on the product's age.
+        use = _USES.get(attributes.get("platoinstancetype") or attributes.get("component", ""))
         usd = _on_demand_usd(product)
         if use and usd and attributes.get("instanceName"):
             prices[use][attributes["instanceName"]] = usd
@@ -71,7 +73,11 @@ def _products(region: str) -> Iterator[dict[str, Any]]:
         client("pricing", _PRICE_LIST_REGION)
         .get_paginator("get_products")
         .paginate(
-            ServiceCode="AmazonSageMaker", Filters=[{"Type": "TERM_MATCH", "Field": "regionCode", "Value": region}]
+            ServiceCode="AmazonSageMaker",
+            Filters=[
+                {"Type": "TERM_MATCH", "Field": "regionCode", "Value": region},
+                {"Type": "TERM_MATCH", "Field": "productFamily", "Value": "ML Instance"},
+            ],
         )
     )
     for page in pages:
@@ -99,9 +105,9 @@ def refresh(region: str, file: Path = PRICES_FILE) -> int:
     if not count:
         msg = f"AWS lists no SageMaker price for {region}: check the region's name; {file.name} is left as it was"
         raise FlowsError(msg)
-    table = json.loads(file.read_text(encoding="utf-8"))
+    table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     today = datetime.now(tz=UTC).date().isoformat()
-    table[region] = {"as_of": today, "source": "AWS Price List API", **prices}
+    table[region] = {"as_of": today, "source": "AWS Price List API"} | prices
     file.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     _table.cache_clear()
     return count

@@ -107,7 +107,7 @@ def endpoint_digest(spec: EndpointSpec, owner: Owner) -> str:
         {
             "model": spec.model_s3_uri,
             "image": spec.image_uri,
-            "instances": [spec.instance_type, spec.instance_count],
+            "instances": [spec.compute.instance_type, spec.compute.instance_count],
             "fresh": owner.flow_run_id if spec.fresh else None,
         }
     )
@@ -135,8 +135,8 @@ def endpoint_config_request(spec: EndpointSpec, model_name: str, owner: Owner) -
     variant = {
         "VariantName": VARIANT,
         "ModelName": model_name,
-        "InstanceType": spec.instance_type,
-        "InitialInstanceCount": spec.instance_count,
+        "InstanceType": spec.compute.instance_type,
+        "InitialInstanceCount": spec.compute.instance_count,
         "InitialVariantWeight": 1.0,
         "ContainerStartupHealthCheckTimeoutInSeconds": _HOSTING_START_SECONDS,
     }

@@ -1,0 +1,46 @@
+# Everything goes through .venv; nothing outside of this folder is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo local-aws ui check test lint types toolkit clean
+
+help:            ## list what there is
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(INSTALLED)  ## make .venv and install everything into it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@
+
+toolkit: $(INSTALLED)  ## AWS's own runner of training scripts, to compare with; needs a C compiler
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[toolkit]'
+
+demo: $(INSTALLED)  ## the whole journey on this machine: no account, no Docker
+	@$(BIN)/python -m deployments.local_aws --reuse -- $(BIN)/python -m deployments.prefect_server -- \
+		$(BIN)/python -m flows.operationalize
+
+local-aws: $(INSTALLED)  ## keep the local AWS running; in another terminal: eval "$$(cat .local_aws/environment.sh)"
+	@$(BIN)/python -m deployments.local_aws
+
+ui: $(INSTALLED)  ## the Prefect UI over everything that ran here
+	@$(BIN)/python -m deployments.prefect_server
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint types  ## the quick checks
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+
+test: lint types  ## every check
+	$(BIN)/pytest -n 2 --dist loadfile
+
+clean:           ## remove what runs have left here; .venv stays
+	rm -rf runs .local_aws .prefect .pytest_cache .mypy_cache .ruff_cache
