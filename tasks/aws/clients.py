@@ -7,12 +7,11 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import NoRegionError
 
 from tasks.aws.errors import SettingsError
 
-# The default mode of botocore is still "legacy": 5 attempts, no backoff on many throttling codes.
-_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=32)
+_ATTEMPTS = 10
+_CONNECTIONS = 32
 
 # What decides where a client points; a change of any of these asks for another client.
 _DECIDING = (
@@ -26,19 +25,20 @@ _DECIDING = (
 _lock = threading.Lock()
 
 
-def client(service: str, region: str | None = None) -> Any:
+def client(service: str, region: str | None = None, attempts: int = _ATTEMPTS) -> Any:
     """Return the client of a service, made once per environment; safe to share between threads.
 
     Args:
         service: boto3's name of the service.
         region: For the few services that are not served everywhere; the environment's region otherwise.
+        attempts: How often a call is made before its transient error is raised.
 
     Raises:
         SettingsError: No region is set.
     """
     # Making a client is what is not thread-safe in boto3; using one is.
     with _lock:
-        return _make_client(service, region, tuple(os.environ.get(name) for name in _DECIDING))
+        return _make_client(service, region, attempts, tuple(os.environ.get(name) for name in _DECIDING))
 
 
 def forget_clients() -> None:
@@ -48,12 +48,14 @@ def forget_clients() -> None:
 
 
 @lru_cache(maxsize=64)
-def _make_client(service: str, region: str | None, _deciding: tuple[str | None, ...]) -> Any:
+def _make_client(service: str, region: str | None, attempts: int, _deciding: tuple[str | None, ...]) -> Any:
     # botocore reads AWS_DEFAULT_REGION alone; AWS's other SDKs, Lambda and the containers set AWS_REGION.
-    region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    try:
-        # The stubs know one overload per service, and no service that is a variable.
-        return boto3.session.Session(region_name=region).client(service, config=_CONFIG)  # type: ignore[call-overload]
-    except NoRegionError as error:
+    chosen = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    session = boto3.session.Session(region_name=chosen)
+    if session.region_name is None:
         msg = "No AWS region is set: set AWS_REGION, for example to us-east-1, or start the local AWS (make local-aws)"
-        raise SettingsError(msg) from error
+        raise SettingsError(msg)
+    # The default mode of botocore is still "legacy": 5 attempts, no backoff on many throttling codes.
+    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, max_pool_connections=_CONNECTIONS)
+    # The stubs know one overload per service, and no service that is a variable.
+    return session.client(service, config=config)  # type: ignore[call-overload]

@@ -66,7 +66,8 @@ def poll_seconds() -> float:
 
 def _account_id() -> str:
     try:
-        return str(client("sts").get_caller_identity()["Account"])
+        # The first call of a run: whoever mistyped an address should not wait through ten attempts.
+        return str(client("sts", attempts=2).get_caller_identity()["Account"])
     except NoCredentialsError as error:
         msg = f"There are no AWS credentials and no local AWS: {_HOW_TO_POINT}"
         raise SettingsError(msg) from error

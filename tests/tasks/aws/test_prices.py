@@ -1,0 +1,75 @@
+"""Prices come from a dated table; its refresh reads what the AWS Price List API answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from tasks.aws import prices
+from tasks.aws.errors import FlowsError
+
+
+def product(use: str, instance: str, usd: str, unit: str = "Hrs") -> str:
+    terms = {"OnDemand": {"t": {"priceDimensions": {"d": {"unit": unit, "pricePerUnit": {"USD": usd}}}}}}
+    attributes = {"platoinstancetype": use, "instanceName": instance, "regionCode": "eu-west-1"}
+    return json.dumps({"product": {"attributes": attributes}, "terms": terms})
+
+
+@pytest.fixture
+def price_list(monkeypatch: pytest.MonkeyPatch) -> Stubber:
+    client = boto3.client("pricing", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    stubber = Stubber(client)
+    monkeypatch.setattr(prices, "client", lambda _service, _region: client)
+    stubber.activate()
+    return stubber
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "prices.json"
+    file.write_text(prices.PRICES_FILE.read_text(encoding="utf-8"), encoding="utf-8")
+    return file
+
+
+def answer(*products: str) -> dict[str, Any]:
+    return {"PriceList": list(products)}
+
+
+def test_cost_is_seconds_times_instances_times_price() -> None:
+    hourly = prices.hourly_usd("training", "ml.m5.xlarge", "us-east-1")
+    assert hourly is not None
+    assert prices.cost_usd("training", "ml.m5.xlarge", "us-east-1", 4, 1800) == pytest.approx(hourly * 2)
+
+
+def test_an_unknown_price_is_unknown_and_not_nothing() -> None:
+    assert prices.cost_usd("training", "ml.m5.xlarge", "mars-north-1", 1, 10) is None
+    assert prices.prices_as_of("mars-north-1") is None
+
+
+def test_a_refresh_writes_the_region_and_leaves_the_others(price_list: Stubber, table: Path) -> None:
+    before = json.loads(table.read_text(encoding="utf-8"))
+    price_list.add_response(
+        "get_products",
+        answer(
+            product("Training", "ml.m5.large", "0.128"),
+            product("Hosting", "ml.m5.large", "0.129"),
+            product("Notebook", "ml.m5.large", "9"),
+            product("Training", "ml.m5.xlarge", "1", unit="GB-Mo"),
+        ),
+    )
+    assert prices.refresh("eu-west-1", table) == 2
+    after = json.loads(table.read_text(encoding="utf-8"))
+    assert after["eu-west-1"]["training"] == {"ml.m5.large": 0.128}
+    assert after["eu-west-1"]["hosting"] == {"ml.m5.large": 0.129}
+    assert after["us-east-1"] == before["us-east-1"]
+
+
+def test_a_refresh_without_prices_loses_nothing(price_list: Stubber, table: Path) -> None:
+    before = table.read_bytes()
+    price_list.add_response("get_products", answer())
+    with pytest.raises(FlowsError, match="no SageMaker price for mars-north-1"):
+        prices.refresh("mars-north-1", table)
+    assert table.read_bytes() == before
