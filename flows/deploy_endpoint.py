@@ -11,9 +11,9 @@ from prefect import flow
 from flows import command_line
 from tasks.aws.settings import load_settings
 from tasks.contracts import Deployment, EndpointCompute, EndpointSpec, S3Uri, StepResult
+from tasks.datasets import fetch_images, load_dataset
 from tasks.endpoints import ask_endpoint, await_endpoint, deleted_on_failure, find_serving_image, start_endpoint
 from tasks.reports import report_endpoint
-from tasks.uploads import fetch_images, load_dataset
 
 _PICTURES_ASKED = 8
 
@@ -46,7 +46,7 @@ def deploy_endpoint(
     submission = start_endpoint(spec, settings, timedelta(hours=expires_after_hours))
     with deleted_on_failure(submission):
         endpoint = await_endpoint(submission, spec, settings)
-        pictures = fetch_images(load_dataset(manifest, settings), "test", _PICTURES_ASKED) if manifest else ()
+        pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
         deployment = Deployment(endpoint=endpoint, answers=ask_endpoint(endpoint.name, pictures))
     return StepResult(result=deployment, section=report_endpoint(deployment))
 

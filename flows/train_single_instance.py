@@ -9,10 +9,10 @@ from prefect import flow
 from flows import command_line
 from tasks.aws.settings import load_settings
 from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingSpec
+from tasks.datasets import load_dataset
 from tasks.programs import upload_training_program
 from tasks.reports import report_training
 from tasks.training_jobs import await_training_job, fetch_training_report, find_training_image, start_training_job
-from tasks.uploads import load_dataset
 
 
 @flow(name="train-single-instance", flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}")
@@ -34,7 +34,7 @@ def train_single_instance(
     settings = load_settings()
     spec = TrainingSpec(
         image_uri=find_training_image(settings, compute.instance_type),
-        dataset=load_dataset(manifest, settings),
+        dataset=load_dataset(manifest),
         hyperparameters=hyperparameters,
         compute=compute.model_copy(update={"instance_count": 1}),
         program_s3_uri=upload_training_program(settings),

@@ -7,10 +7,10 @@ python -m flows.upload_dataset --dataset.source ~/pictures --dataset.test-fracti
 from prefect import flow
 
 from flows import command_line
+from tasks import datasets, uploads
 from tasks.aws.settings import load_settings
 from tasks.contracts import DatasetSpec, StepResult, UploadResult
 from tasks.reports import report_dataset
-from tasks.uploads import fetch_images, inspect_dataset, upload_files
 
 _PICTURES_SHOWN = 10
 
@@ -23,9 +23,12 @@ def upload_dataset(dataset: DatasetSpec = DatasetSpec()) -> StepResult[UploadRes
         dataset: Which pictures, and how to split them.
     """
     settings = load_settings()
-    inspected = inspect_dataset(dataset)
-    upload = upload_files(inspected, settings)
-    section = report_dataset(upload, fetch_images(upload.dataset, "train", _PICTURES_SHOWN))
+    uploads.check_bucket(settings.bucket)
+    if datasets.lies_in_s3(dataset):
+        upload = uploads.register_prefix(dataset, settings.bucket)
+    else:
+        upload = uploads.upload_dataset(datasets.inspect_dataset(dataset), settings.bucket)
+    section = report_dataset(upload, datasets.fetch_images(upload.dataset, "train", _PICTURES_SHOWN))
     return StepResult(result=upload, section=section)
 
 

@@ -1,0 +1,1 @@
+"""Datasets on this machine: where pictures come from, whether they are fit, and what their manifest says."""
