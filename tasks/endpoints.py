@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from botocore.exceptions import ClientError
@@ -13,6 +13,7 @@ from tasks.aws.clients import client
 from tasks.aws.errors import (
     FlowsError,
     InvocationError,
+    ResourceError,
     is_code,
     is_transient_error,
     sentence_for,
@@ -182,6 +183,11 @@ def _result(submission: Submission, description: Description, spec: EndpointSpec
 def _delete_whole(name: str) -> tuple[str, ...]:
     """Delete an endpoint and what stands behind it; the endpoint first, since it is what bills."""
     endpoint = describe(ENDPOINTS, name)
+    if endpoint and ENDPOINTS.status(endpoint) in ENDPOINTS.running:
+        # SageMaker refuses to delete an endpoint that is still being created or updated.
+        run_logger().info("Endpoint %s is still %s: waiting to delete it", name, ENDPOINTS.status(endpoint))
+        with suppress(ResourceError):
+            await_end(ENDPOINTS, name, Patience(poll_seconds(), _DEADLINE_SECONDS))
     config_name = endpoint["EndpointConfigName"] if endpoint else name
     config = describe(ENDPOINT_CONFIGS, config_name)
     models = [variant["ModelName"] for variant in config["ProductionVariants"]] if config else [name]

@@ -1,0 +1,77 @@
+"""A container's lines on their way into CloudWatch Logs, in batches, complete and in order."""
+
+import threading
+import time
+from typing import Any
+
+_BATCH_SECONDS = 0.2
+_MOST_EVENTS = 5_000
+_MOST_BYTES = 900_000  # the service takes 1 MB a batch
+_EVENT_OVERHEAD_BYTES = 26
+
+
+class LogStream:
+    """One stream of a group; made with its first line.
+
+    Args:
+        logs: A client of CloudWatch Logs.
+        group: The log group's name.
+        stream: The log stream's name.
+    """
+
+    def __init__(self, logs: Any, group: str, stream: str) -> None:
+        self._logs, self._group, self._stream = logs, group, stream
+        self._events: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._made = False
+        self._writer = threading.Thread(target=self._write, daemon=True, name=f"logs-{stream}")
+        self._writer.start()
+
+    def add(self, line: str) -> None:
+        """Take a line; CloudWatch Logs refuses empty ones, so they become a blank."""
+        event = {"timestamp": int(time.time() * 1000), "message": line or " "}
+        with self._lock:
+            self._events.append(event)
+
+    def close(self) -> None:
+        """Return when every line has arrived."""
+        self._closing.set()
+        self._writer.join()
+
+    def _write(self) -> None:
+        while not self._closing.wait(_BATCH_SECONDS):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            waiting, self._events = self._events, []
+        while waiting:
+            self._make()
+            count = _batch_length(waiting)
+            self._logs.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=waiting[:count])
+            waiting = waiting[count:]
+
+    def _make(self) -> None:
+        if self._made:
+            return
+        for make, names in (
+            (self._logs.create_log_group, {"logGroupName": self._group}),
+            (self._logs.create_log_stream, {"logGroupName": self._group, "logStreamName": self._stream}),
+        ):
+            try:
+                make(**names)
+            except self._logs.exceptions.ResourceAlreadyExistsException:
+                continue
+        self._made = True
+
+
+def _batch_length(events: list[dict[str, Any]]) -> int:
+    """Return how many of the first events fit into one request; one at least."""
+    size = 0
+    for count, event in enumerate(events[:_MOST_EVENTS]):
+        size += len(event["message"].encode()) + _EVENT_OVERHEAD_BYTES
+        if size > _MOST_BYTES:
+            return max(count, 1)
+    return min(len(events), _MOST_EVENTS)

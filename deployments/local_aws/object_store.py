@@ -1,0 +1,193 @@
+"""Objects between S3 and a job's folder: the job's own credentials, and a cache that makes a second download free."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+_THREADS = 16
+
+
+class DownloadError(Exception):
+    """Input data could not be had; the text is what SageMaker would give as the job's FailureReason."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object, and where in the channel's folder it belongs."""
+
+    bucket: str
+    key: str
+    etag: str
+    place: str
+
+
+class ObjectStore:
+    """S3 as a job sees it.
+
+    Args:
+        s3: A client with the credentials of the job's role.
+        cache: Folder of objects by bucket, key and ETag, shared by all jobs.
+    """
+
+    def __init__(self, s3: Any, cache: Path) -> None:
+        self._s3, self._cache = s3, cache
+
+    def download_channel(self, channel: Mapping[str, Any], folder: Path, host_index: int, host_count: int) -> None:
+        """Bring a channel's objects into a folder; of a sharded one, those of this host.
+
+        Raises:
+            DownloadError: There is nothing, something is missing, or it may not be read.
+        """
+        source = channel["DataSource"]["S3DataSource"]
+        folder.mkdir(parents=True, exist_ok=True)
+        objects = self._reading(source["S3Uri"], lambda: self._objects(source))
+        if source.get("S3DataDistributionType") == "ShardedByS3Key":
+            objects = sorted(objects, key=lambda item: item.key)[host_index::host_count]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._reading(source["S3Uri"], lambda: list(pool.map(lambda item: self._fetch(item, folder), objects)))
+
+    def download_prefix(self, uri: str, folder: Path) -> None:
+        """Bring all below a prefix into a folder; nothing there is fine."""
+        for item in self._listed(uri):
+            self._fetch(item, folder)
+
+    def download_file(self, uri: str, target: Path) -> None:
+        """Bring one object.
+
+        Raises:
+            DownloadError: It is missing or may not be read.
+        """
+        bucket, key = split_uri(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._reading(uri, lambda: self._s3.download_file(bucket, key, str(target)))
+
+    def upload_file(self, path: Path, uri: str) -> None:
+        """Send one file."""
+        bucket, key = split_uri(uri)
+        self._s3.upload_file(str(path), bucket, key)
+
+    def _reading(self, uri: str, read: Any) -> Any:
+        try:
+            return read()
+        except (ClientError, BotoCoreError) as error:
+            msg = f"ClientError: Data download failed: {uri}: {error}"
+            raise DownloadError(msg) from error
+
+    def _objects(self, source: Mapping[str, Any]) -> list[Source]:
+        if source.get("S3DataType", "S3Prefix") == "ManifestFile":
+            return self._named_in(source["S3Uri"])
+        found = self._listed(source["S3Uri"])
+        if not found:
+            msg = (
+                f'ClientError: Data download failed: No S3 objects found under S3 URL "{source["S3Uri"]}" given in '
+                "input data source. Please ensure that the bucket exists in the selected region, that objects exist "
+                "under that S3 prefix, and that the role has s3:ListBucket permissions on the bucket."
+            )
+            raise DownloadError(msg)
+        return found
+
+    def _named_in(self, manifest_uri: str) -> list[Source]:
+        """Return what a manifest names: [{"prefix": "s3://bucket/some/"}, "relative/key", ...]."""
+        bucket, key = split_uri(manifest_uri)
+        entries = json.loads(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        prefix = entries[0]["prefix"]
+        there = {item.key: item for item in self._listed(prefix)}
+        own_bucket, own_prefix = split_uri(prefix)
+        missing = [name for name in entries[1:] if own_prefix + name not in there]
+        if missing:
+            msg = (
+                f"ClientError: Data download failed: {len(missing)} keys that {manifest_uri} names do not exist, "
+                f"first s3://{own_bucket}/{own_prefix}{missing[0]}"
+            )
+            raise DownloadError(msg)
+        return [Source(own_bucket, own_prefix + name, there[own_prefix + name].etag, name) for name in entries[1:]]
+
+    def _listed(self, uri: str) -> list[Source]:
+        bucket, prefix = split_uri(uri)
+        # A prefix may end within a name: places are relative to the last folder in it.
+        parent = prefix.rpartition("/")[0] + "/" if "/" in prefix else ""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [
+            Source(bucket, item["Key"], item["ETag"], _place(item["Key"], prefix, parent))
+            for page in pages
+            for item in page.get("Contents", [])
+            if not item["Key"].endswith("/")
+        ]
+
+    def _fetch(self, item: Source, folder: Path) -> None:
+        target = folder / _checked(item.place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(f"{item.bucket}/{item.key}/{item.etag}".encode()).hexdigest()
+        cached = self._cache / name[:2] / name
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            # Two jobs may fetch the same: each writes its own part, the rename is atomic.
+            part = cached.with_name(f"{name}.{os.getpid()}-{threading.get_ident()}")
+            body = self._s3.get_object(Bucket=item.bucket, Key=item.key)["Body"]
+            with part.open("wb") as file:
+                shutil.copyfileobj(body, file, 1 << 20)
+            part.rename(cached)
+        # A copy and no link: a script that writes into its input must not write into everybody's.
+        shutil.copyfile(cached, target)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key, or prefix, of an s3:// URI."""
+    parts = urlsplit(uri, allow_fragments=False)
+    return parts.netloc, parts.path.lstrip("/")
+
+
+def _place(key: str, prefix: str, parent: str) -> str:
+    if key.startswith(prefix.rstrip("/") + "/"):
+        return key[len(prefix.rstrip("/")) + 1 :]
+    return key[len(parent) :]
+
+
+def _checked(place: str) -> PurePosixPath:
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts:
+        msg = f"ClientError: Data download failed: the key {place!r} would leave the folder of the channel"
+        raise DownloadError(msg)
+    return path
+
+
+class CheckpointSync:
+    """Keeps a prefix in S3 like a folder, every few seconds until closed, so that what was killed can go on."""
+
+    def __init__(self, store: ObjectStore, folders: Iterable[Path], uri: str, every_seconds: float) -> None:
+        self._store, self._folders, self._uri = store, list(folders), uri.rstrip("/")
+        self._sent: dict[Path, tuple[int, int]] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(every_seconds,), daemon=True, name="checkpoints")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send what has changed since, and end."""
+        self._closing.set()
+        self._thread.join()
+        self._sync()
+
+    def _run(self, every_seconds: float) -> None:
+        while not self._closing.wait(every_seconds):
+            self._sync()
+
+    def _sync(self) -> None:
+        for folder in self._folders:
+            for path in sorted(folder.rglob("*")):
+                try:
+                    state = path.stat()
+                    if path.is_file() and self._sent.get(path) != (state.st_mtime_ns, state.st_size):
+                        self._store.upload_file(path, f"{self._uri}/{path.relative_to(folder).as_posix()}")
+                        self._sent[path] = (state.st_mtime_ns, state.st_size)
+                except FileNotFoundError:
+                    continue  # replaced or removed while we looked

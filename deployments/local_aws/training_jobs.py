@@ -1,0 +1,193 @@
+"""SageMaker's training jobs: asked for, run, described, stopped."""
+
+import math
+import shutil
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from deployments.local_aws import script_mode
+from deployments.local_aws.account import Account
+from deployments.local_aws.protocol import AwsError, Operation
+from deployments.local_aws.records import Record, Records, invalid, listing
+from deployments.local_aws.training_run import FailedError, TrainingRun
+from deployments.local_aws.unsupported import refuse_unsupported
+
+_MESSAGES = {
+    "Starting": "Starting the training job",
+    "Downloading": "Downloading input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Uploading": "Uploading generated training model",
+    "Stopping": "Stopping the training job",
+    "Completed": "Training job completed",
+    "Stopped": "Training job stopped",
+    "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
+    "Failed": "Training job failed",
+}
+_ENDED = ("Completed", "Failed", "Stopped")
+_SUMMARY = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "CreationTime",
+    "TrainingEndTime",
+    "LastModifiedTime",
+    "TrainingJobStatus",
+    "SecondaryStatus",
+)
+# Everything of a request but its tags is in the description, as it was asked for.
+_NOT_DESCRIBED = ("Tags",)
+
+
+class TrainingJobs:
+    """The training jobs of an account; each runs in a thread of its own.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
+    """
+
+    stop_grace_seconds = 120.0  # SageMaker's; the local AWS's own shutdown does not wait that long
+    shutdown_grace_seconds = 2.0
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._records = Records()
+        self._runs: dict[str, tuple[TrainingRun, threading.Thread]] = {}
+
+    def operations(self) -> dict[str, Operation]:
+        """Return its operations by their API names."""
+        return {
+            "CreateTrainingJob": self.create,
+            "DescribeTrainingJob": self.describe,
+            "StopTrainingJob": self.stop_job,
+            "ListTrainingJobs": self.list,
+        }
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Accept a job and begin to run it."""
+        name = request["TrainingJobName"]
+        refuse_unsupported("CreateTrainingJob", request)
+        script_mode.check_hyperparameters(request.get("HyperParameters", {}))
+        arn = f"arn:aws:sagemaker:{self._account.region}:{self._account.account_id}:training-job/{name}"
+        record = self._new_record(request, arn)
+        run = TrainingRun(  # the role is assumed here: one that cannot be is refused before there is a job
+            self._account,
+            request,
+            on_phase=lambda phase: self._enter(record, phase),
+            on_metric=lambda *metric: self._take_metric(record, *metric),
+        )
+        clash = AwsError(
+            "ResourceInUse",
+            "Job name must be unique within an AWS account and region, "
+            f"and a job with this name already exists ({arn})",
+        )
+        self._records.add(name, record, clash)
+        # A job of an earlier life of this folder may have left its files.
+        shutil.rmtree(self._account.root / "training-jobs" / name, ignore_errors=True)
+        thread = threading.Thread(target=self._run, args=(run, record), daemon=True, name=f"job-{name}")
+        self._runs[name] = (run, thread)
+        thread.start()
+        return {"TrainingJobArn": arn}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return what there is to know of a job."""
+        with self._records.lock:
+            record = self._get(request["TrainingJobName"])
+            transitions = [dict(transition) for transition in record["SecondaryStatusTransitions"]]
+            return {**record, "SecondaryStatusTransitions": transitions}
+
+    def list(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a page of jobs."""
+        return listing(
+            self._records,
+            request,
+            key="TrainingJobSummaries",
+            prefix="TrainingJob",
+            members=_SUMMARY,
+            status="TrainingJobStatus",
+        )
+
+    def stop_job(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Begin to stop a job; what it has of a model is still uploaded."""
+        name = request["TrainingJobName"]
+        with self._records.lock:
+            record = self._get(name)
+            status = record["TrainingJobStatus"]
+            if status in _ENDED:
+                message = f"The request was rejected because the training job is in status {status}."
+                raise invalid(message)
+            if status == "InProgress":
+                record["TrainingJobStatus"] = "Stopping"
+                self._enter(record, "Stopping")
+        self._runs[name][0].stop(self.stop_grace_seconds)
+        return {}
+
+    def stop(self) -> None:
+        """End every job that runs."""
+        for run, _thread in self._runs.values():
+            run.stop(self.shutdown_grace_seconds)
+        for _run, thread in self._runs.values():
+            thread.join()
+
+    def _get(self, name: str) -> Record:
+        return self._records.get(name, invalid("Requested resource not found."))
+
+    def _new_record(self, request: dict[str, Any], arn: str) -> Record:
+        now = datetime.now(UTC)
+        output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        record: Record = {
+            **{member: value for member, value in request.items() if member not in _NOT_DESCRIBED},
+            "TrainingJobArn": arn,
+            "TrainingJobStatus": "InProgress",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+            "SecondaryStatusTransitions": [],
+            "FinalMetricDataList": [],
+            "EnableNetworkIsolation": False,
+            "EnableInterContainerTrafficEncryption": False,
+            "EnableManagedSpotTraining": False,
+            "ModelArtifacts": {"S3ModelArtifacts": f"{output}/{request['TrainingJobName']}/output/model.tar.gz"},
+        }
+        self._enter(record, "Starting")
+        return record
+
+    def _run(self, run: TrainingRun, record: Record) -> None:
+        try:
+            ended = run.run()
+            status = "Completed" if ended == "Completed" else "Stopped"
+            self._end(record, status, ended)
+        except FailedError as error:
+            self._end(record, "Failed", "Failed", str(error))
+        except Exception as error:
+            # Whatever it was, the job must not be InProgress for ever; and it must be seen.
+            self._end(record, "Failed", "Failed", f"InternalServerError: the local AWS failed: {error!r}")
+            raise
+
+    def _enter(self, record: Record, phase: str) -> None:
+        with self._records.lock:
+            now = datetime.now(UTC)
+            transitions = record["SecondaryStatusTransitions"]
+            if transitions:
+                transitions[-1]["EndTime"] = now
+            transitions.append({"Status": phase, "StartTime": now, "StatusMessage": _MESSAGES[phase]})
+            record |= {"SecondaryStatus": phase, "LastModifiedTime": now}
+            if phase == "Downloading":
+                record["TrainingStartTime"] = now
+
+    def _end(self, record: Record, status: str, secondary: str, reason: str = "") -> None:
+        with self._records.lock:
+            self._enter(record, secondary)
+            now = record["LastModifiedTime"]
+            record["SecondaryStatusTransitions"][-1]["EndTime"] = now
+            seconds = math.ceil((now - record.get("TrainingStartTime", now)).total_seconds())
+            record |= {
+                "TrainingEndTime": now,
+                "TrainingTimeInSeconds": seconds,
+                "BillableTimeInSeconds": seconds,
+                "TrainingJobStatus": status,
+            }
+            if reason:
+                record["FailureReason"] = reason
+
+    def _take_metric(self, record: Record, name: str, value: float, when: datetime) -> None:
+        with self._records.lock:
+            kept = [metric for metric in record["FinalMetricDataList"] if metric["MetricName"] != name]
+            record["FinalMetricDataList"] = [*kept, {"MetricName": name, "Value": value, "Timestamp": when}]
