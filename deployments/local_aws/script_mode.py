@@ -95,7 +95,7 @@ def command(base: Path) -> list[str]:
 def environment(base: Path, job_name: str) -> dict[str, str]:
     """Return the variables of the script, for a folder whose configuration is written."""
     own, framework = _divide(decode(_config(base, "hyperparameters")))
-    described = _described(base, own, framework, job_name)
+    described = _described(base, own, framework)
     variables = {f"SM_{name.upper()}": _text(value) for name, value in described.items()}
     variables["SM_TRAINING_ENV"] = _text(_training_env(described, own, framework, job_name))
     variables |= {f"SM_CHANNEL_{name.upper()}": path for name, path in _channels(base).items()}
@@ -104,14 +104,14 @@ def environment(base: Path, job_name: str) -> dict[str, str]:
         **variables,
         "PYTHONPATH": str(base / "code"),
         "SAGEMAKER_BASE_DIR": str(base),
-        "SAGEMAKER_JOB_NAME": job_name,
+        "SAGEMAKER_JOB_NAME": str(framework.get("sagemaker_job_name", "")),
         "SAGEMAKER_REGION": str(framework.get("sagemaker_region", "")),
         "TRAINING_JOB_NAME": job_name,
         "CURRENT_HOST": described["current_host"],
     }
 
 
-def _described(base: Path, own: dict[str, Any], framework: dict[str, Any], _job_name: str) -> dict[str, Any]:
+def _described(base: Path, own: dict[str, Any], framework: dict[str, Any]) -> dict[str, Any]:
     resources = _config(base, "resourceconfig")
     groups = {group["instance_group_name"]: group for group in resources["instance_groups"]}
     return {
