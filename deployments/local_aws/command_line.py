@@ -1,0 +1,149 @@
+"""The command line of the local AWS.
+
+``python -m deployments.local_aws`` serves in the foreground until Ctrl-C and prints the exports that point a shell at
+it. ``python -m deployments.local_aws -- COMMAND…`` runs COMMAND against one of its own and ends with COMMAND's exit
+code.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from deployments.local_aws.foundation import lay_foundation
+from deployments.local_aws.server import LocalAws, running
+from deployments.local_aws.wsgi_server import PortInUseError
+
+COMMAND_NOT_FOUND = 127
+COMMAND_NOT_EXECUTABLE = 126
+ENVIRONMENT_FILE = "environment.sh"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What a shell may hold that would win over the exports.
+_UNSET = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line and return the exit code."""
+    options = _parse(arguments)
+    try:
+        if options.command:
+            return _wrap(options.command, options.port, options.root)
+        return _serve(options.port or 0, options.root or Path(".local_aws"))
+    except PortInUseError as error:
+        _say(str(error))
+        return 1
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m deployments.local_aws", description="An AWS on this machine.")
+    parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; a free port if not given")
+    parser.add_argument("--root", type=Path, help="where its files are (default: .local_aws; a temporary one with --)")
+    ours, dashes, command = arguments, [], []
+    if "--" in arguments:
+        split = arguments.index("--")
+        ours, dashes, command = arguments[:split], arguments[split : split + 1], arguments[split + 1 :]
+    options = parser.parse_args(ours)
+    if dashes and not command:
+        parser.error("there is no command after --")
+    options.command = command
+    return options
+
+
+def _serve(port: int, root: Path) -> int:
+    stop = threading.Event()
+    with _handling(lambda _number: stop.set()), running(root.resolve(), port) as local_aws:
+        lay_foundation(local_aws.account)
+        _export(local_aws, root / ENVIRONMENT_FILE)
+        _say(f"The local AWS listens on {local_aws.endpoint_url}; Ctrl-C ends it.")
+        stop.wait()
+        _say("The local AWS is shutting down.")
+    return 0
+
+
+def _export(local_aws: LocalAws, path: Path) -> None:
+    """Print the exports, and write them to a file that only this user can read: they hold the secret key."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in local_aws.environment.items())
+    text = f"unset {' '.join(_UNSET)}\n{exports}"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _wrap(command: list[str], port: int, root: Path | None) -> int:
+    with tempfile.TemporaryDirectory(prefix="local-aws-", ignore_cleanup_errors=True) as temporary:
+        forwarding = _Forwarding()
+        directory = root.resolve() if root else Path(temporary)
+        with _handling(forwarding.forward), running(directory, port) as local_aws:
+            lay_foundation(local_aws.account)
+            return forwarding.run(command, {**os.environ, **local_aws.environment})
+
+
+class _Forwarding:
+    """Runs a command, and hands it the signals that end us."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: int | None = None  # a signal from before the command ran
+
+    def forward(self, number: int) -> None:
+        """Pass the signal on."""
+        if self._process is None:
+            self._early = number
+        elif not (number == signal.SIGINT and _terminal_signals_us()):
+            self._process.send_signal(number)
+
+    def run(self, command: list[str], environment: dict[str, str]) -> int:
+        """Return the command's exit code, as a shell counts it."""
+        if self._early is not None:
+            return 128 + self._early
+        try:
+            self._process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
+        except FileNotFoundError:
+            _say(f"There is no command {command[0]}")
+            return COMMAND_NOT_FOUND
+        except PermissionError:
+            _say(f"The command {command[0]} cannot be executed")
+            return COMMAND_NOT_EXECUTABLE
+        if self._early is not None:  # it came while Popen was still at work
+            self.forward(self._early)
+        code = self._process.wait()
+        return 128 - code if code < 0 else code
+
+
+def _terminal_signals_us() -> bool:
+    # Ctrl-C reaches the whole foreground group: the command has it already, and a second one would cut its clean-up.
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _handling(handle: Callable[[int], object]) -> Iterator[None]:
+    """Call back on SIGINT and SIGTERM within the block."""
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        handle(number)
+
+    earlier = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in earlier.items():
+            signal.signal(number, previous)
+
+
+def _say(sentence: str) -> None:
+    # Standard output is for the exports alone.
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()

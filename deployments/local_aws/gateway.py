@@ -1,0 +1,115 @@
+"""The one door of the local AWS: a WSGI application that checks who calls, finds the operation and has it answered."""
+
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qs
+
+from deployments.local_aws import security, wire
+from deployments.local_aws.moto_services import MotoServices, check_s3_request
+from deployments.local_aws.protocol import AwsError
+from deployments.local_aws.services import Catalogue, Service, not_implemented
+from deployments.local_aws.signatures import SignatureCheck
+from deployments.local_aws.wire import Response
+
+# Of every request but S3's and InvokeEndpoint's; the largest of AWS is CloudWatch Logs' 1 MB.
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The application. Whatever is not in the catalogue answers with an error, never with a pretended success."""
+
+    def __init__(self, signatures: SignatureCheck, catalogue: Catalogue) -> None:
+        self._signatures = signatures
+        self._services = catalogue.services
+        self._moto = MotoServices()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        response = self._respond(environ)
+        start_response(response.status_line, response.headers)
+        # The answer to HEAD has the headers of GET's and no body.
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else response.body
+
+    def _respond(self, environ: dict[str, Any]) -> Response:
+        reason = security.refusal(environ)
+        if reason is not None:
+            return Response(403, [("Content-Type", "text/plain; charset=utf-8")], [f"{reason}\n".encode()])
+        service = ""
+        try:
+            service = self._signatures.verify(environ)
+            return self._dispatch(environ, service)
+        except AwsError as error:
+            return wire.refusal(error, wire.error_protocol(environ, service or _scope_service(environ)))
+
+    def _dispatch(self, environ: dict[str, Any], signing_name: str) -> Response:
+        services = self._services.get(signing_name)
+        if services is None:
+            operation = _asked_operation(environ)
+            raise not_implemented(signing_name, operation)
+        if signing_name == "s3":
+            check_s3_request(environ)
+        if not any(service.needs_routing for service in services):
+            return self._moto.call(str(services[0].moto), environ)
+        body = _read_body(environ, max(service.max_body_bytes or MAX_BODY_BYTES for service in services))
+        for service in services:
+            call = wire.route(environ, body, service.name)
+            if call is not None:
+                return self._perform(service, call, environ)
+        raise not_implemented(signing_name, _asked_operation(environ))
+
+    def _perform(self, service: Service, call: wire.Call, environ: dict[str, Any]) -> Response:
+        guard = service.guards.get(call.name)
+        if guard is not None:
+            guard(wire.parse(call))
+        operation = service.operations.get(call.name)
+        if operation is not None:
+            return wire.answer(call, _run(operation, service.name, call))
+        if service.moto is None:
+            raise not_implemented(service.name, call.name)
+        environ["wsgi.input"] = BytesIO(call.body)
+        return self._moto.call(service.moto, environ)
+
+
+def _run(operation: Any, service: str, call: wire.Call) -> dict[str, Any]:
+    request = wire.parse(call)
+    try:
+        result: dict[str, Any] = operation(request)
+    except AwsError:
+        raise
+    except Exception as error:
+        # A defect of ours, told as such; not as 500, which clients repeat though the operation may be half done.
+        _log.exception("%s:%s failed", service, call.name)
+        code, message = "InternalFailure", f"The local AWS failed at {service}:{call.name}: {error!r}"
+        raise AwsError(code, message, HTTPStatus.NOT_IMPLEMENTED) from error
+    return result
+
+
+def _read_body(environ: dict[str, Any], limit: int) -> bytes:
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if length > limit:
+        # SageMaker's own words; its answer has no error code, so clients show the status in its place.
+        code, message = "413", f"HTTP content length exceeded {limit} bytes."
+        raise AwsError(code, message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    body: bytes = environ["wsgi.input"].read()
+    return body
+
+
+def _asked_operation(environ: dict[str, Any]) -> str:
+    target: str | None = environ.get("HTTP_X_AMZ_TARGET")
+    if target is not None:
+        return target.rpartition(".")[2]
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        form = parse_qs(_read_body(environ, MAX_BODY_BYTES).decode("utf-8", "replace"))
+        return form.get("Action", ["?"])[0]
+    return f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+
+
+def _scope_service(environ: dict[str, Any]) -> str:
+    """Return the service that a refused request says it is for."""
+    parts = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition(",")[0].split("/")
+    return parts[3] if len(parts) > 3 else "s3"  # noqa: PLR2004 - KEY/DATE/REGION/SERVICE/aws4_request

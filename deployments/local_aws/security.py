@@ -1,0 +1,30 @@
+"""What a browser may not do: no page, whatever site it came from, may reach the local AWS.
+
+A server on loopback is open to every page the user visits: by a cross-site request, or by a name that was made to
+resolve to 127.0.0.1. The signature alone would stop both; these checks stop them before any of our code reads on.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+_OWN_NAMES = ("127.0.0.1", "localhost")
+_ALLOWED_FETCH_SITES = ("none", "same-origin")  # a presigned URL opened by hand, or a link on such a page
+
+
+def refusal(environ: dict[str, Any]) -> str | None:
+    """Return why this request is refused whoever signed it, or None."""
+    if not _is_own(environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]):
+        return "The Host header does not name the local AWS: use the address it printed"
+    if "HTTP_ORIGIN" in environ:
+        return "The local AWS takes no requests from web pages: the Origin header is not allowed"
+    if environ.get("HTTP_SEC_FETCH_SITE", "none") not in _ALLOWED_FETCH_SITES:
+        return "The local AWS takes no requests from other sites"
+    referer = environ.get("HTTP_REFERER")
+    if referer is not None and not _is_own(urlsplit(referer).netloc, environ["SERVER_PORT"]):
+        return "The local AWS takes no requests from other sites: the Referer is not its own"
+    return None
+
+
+def _is_own(host: str, port: str) -> bool:
+    name, _, given_port = host.partition(":")
+    return name.lower() in _OWN_NAMES and given_port in ("", port)

@@ -1,0 +1,74 @@
+"""The local AWS as a server in this process: loopback only, its own credentials, gone when the block ends."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from moto.core.base_backend import BackendDict
+
+from deployments.local_aws.account import Account
+from deployments.local_aws.gateway import Gateway
+from deployments.local_aws.services import Catalogue, standard_catalogue
+from deployments.local_aws.signatures import SignatureCheck
+from deployments.local_aws.wsgi_server import HOST, listening
+
+POLL_SECONDS = "0.5"  # jobs here change state in seconds
+
+_one_at_a_time = threading.Lock()  # moto keeps its state in module globals
+
+
+@dataclass(frozen=True)
+class LocalAws:
+    """A running local AWS."""
+
+    account: Account
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it listens."""
+        return self.account.endpoint_url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which every AWS client finds it, as its administrator, and finds nothing else."""
+        no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY"), HOST)))
+        return {
+            **self.account.environment(self.account.credentials),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": no_proxy,
+            "no_proxy": no_proxy,
+            "SAGEMAKER_FLOWS_POLL_SECONDS": POLL_SECONDS,
+        }
+
+
+@contextmanager
+def running(
+    root: Path, port: int = 0, catalogue: Callable[[Account], Catalogue] = standard_catalogue
+) -> Iterator[LocalAws]:
+    """Run the local AWS in this process; its files are under root. Ends every process that it started.
+
+    Raises:
+        PortInUseError: The port is taken; 0 finds a free one.
+        RuntimeError: One is running in this process already.
+    """
+    if not _one_at_a_time.acquire(blocking=False):
+        msg = "A local AWS is running in this process already; a process can hold one"
+        raise RuntimeError(msg)
+    try:
+        BackendDict.reset()  # what an earlier one in this process left in moto
+        root.mkdir(parents=True, exist_ok=True)
+        account = Account(root)
+        services = catalogue(account)
+        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services)
+        with listening(gateway, port) as account.endpoint_url:
+            try:
+                yield LocalAws(account)
+            finally:
+                services.stop()  # while the server still takes the last words of what is stopped
+    finally:
+        _one_at_a_time.release()

@@ -1,0 +1,122 @@
+"""Which services the local AWS has, and what stands behind each: an executor of ours, moto, or both."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.local_aws.account import Account
+from deployments.local_aws.cloudformation import check_template_request
+from deployments.local_aws.protocol import AwsError, Operation
+from deployments.local_aws.sagemaker_service import SageMaker
+
+Guard = Callable[[dict[str, Any]], None]
+"""Looks at a request before moto gets it, and raises AwsError where moto would pretend."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service: its operations that are ours, and moto's name for it if moto has the others."""
+
+    name: str  # botocore's
+    operations: Mapping[str, Operation] = field(default_factory=dict)
+    moto: str | None = None
+    guards: Mapping[str, Guard] = field(default_factory=dict)
+    max_body_bytes: int | None = None
+
+    @property
+    def needs_routing(self) -> bool:
+        """Whether it matters here which operation is called; what is moto's alone goes straight to moto."""
+        return bool(self.operations or self.guards or self.moto is None)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The services by the name in a signature's scope; SageMaker and its runtime share one. Owns the executors."""
+
+    services: Mapping[str, tuple[Service, ...]]
+    stop: Callable[[], None]
+
+
+def standard_catalogue(account: Account) -> Catalogue:
+    """Return the services of the local AWS, with executors for the account."""
+    sagemaker = SageMaker(account)
+    services = {
+        "sagemaker": (
+            Service("sagemaker", sagemaker.operations()),
+            Service("sagemaker-runtime", sagemaker.runtime_operations(), max_body_bytes=INVOKE_ENDPOINT_MAX_BYTES),
+        ),
+        **state_services(account),
+    }
+    return Catalogue(services, sagemaker.stop)
+
+
+INVOKE_ENDPOINT_MAX_BYTES = 25 * 1024 * 1024
+
+
+def state_services(account: Account) -> dict[str, tuple[Service, ...]]:
+    """Return the services that only keep state: moto's, less what moto pretends."""
+    return {
+        "s3": (Service("s3", moto="s3"),),
+        "iam": (Service("iam", moto="iam"),),
+        "logs": (Service("logs", moto="logs"),),
+        "monitoring": (Service("cloudwatch", moto="cloudwatch"),),
+        "tagging": (Service("resourcegroupstaggingapi", moto="resourcegroupstaggingapi"),),
+        "sts": (
+            Service("sts", {"AssumeRole": AssumeRole(account)}, moto="sts", guards=_refused("sts", _STS_PRETENDED)),
+        ),
+        "cloudformation": (Service("cloudformation", moto="cloudformation", guards=_template_guards()),),
+    }
+
+
+# moto answers these with fixed example keys, or without looking at the assertion.
+_STS_PRETENDED = ("GetSessionToken", "GetFederationToken", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity")
+_TEMPLATE_OPERATIONS = ("CreateStack", "UpdateStack", "CreateChangeSet", "ValidateTemplate", "GetTemplateSummary")
+_CLOUDFORMATION_PRETENDED = ("CreateStackSet", "UpdateStackSet", "CreateStackInstances", "EstimateTemplateCost")
+
+
+def _refused(service: str, operations: Iterable[str]) -> dict[str, Guard]:
+    def refuse(operation: str) -> Guard:
+        def guard(_request: dict[str, Any]) -> None:
+            raise not_implemented(service, operation)
+
+        return guard
+
+    return {operation: refuse(operation) for operation in operations}
+
+
+def _template_guards() -> dict[str, Guard]:
+    guards = _refused("cloudformation", _CLOUDFORMATION_PRETENDED)
+    return guards | dict.fromkeys(_TEMPLATE_OPERATIONS, check_template_request)
+
+
+def not_implemented(service: str, operation: str) -> AwsError:
+    """Return the answer to an operation that AWS has and the local AWS has not."""
+    return AwsError("UnknownOperationException", f"The local AWS does not implement {service}:{operation}")
+
+
+class AssumeRole:
+    """STS's AssumeRole for the account's users: moto's own gives keys for roles that do not exist."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return temporary credentials of a role that trusts this account."""
+        role_arn, session = request["RoleArn"], request["RoleSessionName"]
+        if not self._account.trusts_own_users(role_arn):
+            code = "AccessDenied"
+            raise AwsError(code, f"Not authorized to perform: sts:AssumeRole on resource: {role_arn}", 403)
+        credentials = self._account.assume_role(role_arn, session, request.get("DurationSeconds", 3600))
+        role = self._account.find_role(role_arn)
+        return {
+            "Credentials": {
+                "AccessKeyId": credentials.access_key_id,
+                "SecretAccessKey": credentials.secret_access_key,
+                "SessionToken": credentials.session_token,
+                "Expiration": credentials.expires,
+            },
+            "AssumedRoleUser": {
+                "AssumedRoleId": f"{role.id if role else role_arn}:{session}",
+                "Arn": f"arn:aws:sts::{self._account.account_id}:assumed-role/{role_arn.rpartition('/')[2]}/{session}",
+            },
+        }
