@@ -1,5 +1,6 @@
 """A flow as a command: options from its signature, one clear sentence when it fails, and an exit code."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import cyclopts
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect import Flow
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tasks.aws.errors import FlowsError, sentence_for
 
@@ -28,20 +30,39 @@ def run(flow: Flow[..., Any], show: Callable[[Any], str] = str) -> None:
 
 
 def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str]) -> int:
-    app = cyclopts.App(name=f"python -m flows.{flow.fn.__name__}", help=flow.fn.__doc__, version_flags=[])
-    app.default(flow.fn)
-    _command, bound, _ignored = app.parse_args(arguments)
+    app = cyclopts.App(name=f"python -m flows.{flow.fn.__name__}", version_flags=[])
+
+    @app.default
+    @functools.wraps(flow.fn)  # options and help from the function's signature and docstring
+    def command(*args: Any, **kwargs: Any) -> None:
+        sys.stdout.write(f"{show(flow(*args, **kwargs))}\n")
+
     try:
-        # The command carries the bare function, for its signature; what runs is the flow.
-        result = flow(*bound.args, **bound.kwargs)
-    except ValidationError as error:
-        return _fail(_MISUSED, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        app(arguments, exit_on_error=False, print_error=False)
+    except (cyclopts.CycloptsError, ValidationError) as error:
+        return _fail(_MISUSED, _misuse(error))
     except (FlowsError, ClientError, BotoCoreError) as error:
         return _fail(_FAILED, sentence_for(error))
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, "Interrupted; what this run had started is being stopped")
-    sys.stdout.write(f"{show(result)}\n")
     return 0
+
+
+def _misuse(error: Exception) -> str:
+    """Say which option is wrong, and how: pydantic knows better than the command line that called it."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, ValidationError):
+        cause = cause.__cause__ or cause.__context__
+    if not isinstance(cause, ValidationError):
+        return " ".join(str(error).split())
+    return "; ".join(_complaint(complaint) for complaint in cause.errors())
+
+
+def _complaint(complaint: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in complaint["loc"])
+    message = complaint["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(complaint["input"], dict) else f", not {complaint['input']!r}"
+    return f"{place}: {message}{given}" if place else f"{message}{given}"
 
 
 def _fail(code: int, sentence: str) -> int:

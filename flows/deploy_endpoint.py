@@ -21,9 +21,9 @@ _PICTURES_ASKED = 8
 @flow(name="deploy-endpoint", flow_run_name="deploy on {compute.instance_type}")
 def deploy_endpoint(
     model: S3Uri,
+    *,
     manifest: S3Uri | None = None,
     compute: EndpointCompute = EndpointCompute(),
-    *,
     expires_after_hours: float = 24,
     fresh: bool = False,
 ) -> StepResult[Deployment]:

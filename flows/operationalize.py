@@ -35,11 +35,11 @@ PHOTO_HYPERPARAMETERS = Hyperparameters(
 
 @flow(name="operationalize", flow_run_name="operationalize {dataset.source}")
 def operationalize(
+    *,
     dataset: DatasetSpec = DatasetSpec(),
     hyperparameters: Hyperparameters | None = None,
     compute: Compute = Compute(),
     endpoint: EndpointCompute = EndpointCompute(),
-    *,
     keep_endpoint: bool = False,
     fresh: bool = False,
     reports_folder: str = "runs",
@@ -56,10 +56,12 @@ def operationalize(
         reports_folder: Where the files of the report go.
     """
     settings = load_settings()
-    upload = upload_dataset(dataset)
+    upload = upload_dataset(dataset=dataset)
     manifest = upload.result.dataset.manifest_s3_uri
-    training = train_single_instance(manifest, hyperparameters or hyperparameters_for(dataset), compute, fresh=fresh)
-    deployment = deploy_endpoint(training.result.job.model_s3_uri, manifest, endpoint, fresh=fresh)
+    chosen = hyperparameters or hyperparameters_for(dataset)
+    training = train_single_instance(manifest, hyperparameters=chosen, compute=compute, fresh=fresh)
+    model = training.result.job.model_s3_uri
+    deployment = deploy_endpoint(model, manifest=manifest, compute=endpoint, fresh=fresh)
     gone = None if keep_endpoint else teardown(deployment.result.endpoint.name)
     costs = (
         training_cost(training.result.job, compute, settings.region),

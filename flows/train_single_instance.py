@@ -18,9 +18,9 @@ from tasks.training_jobs import await_training_job, fetch_training_report, find_
 @flow(name="train-single-instance", flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}")
 def train_single_instance(
     manifest: S3Uri,
+    *,
     hyperparameters: Hyperparameters = Hyperparameters(),
     compute: Compute = Compute(),
-    *,
     fresh: bool = False,
 ) -> StepResult[TrainedModel]:
     """Train a model on one instance; a job with the same content is adopted or reused, never paid twice.

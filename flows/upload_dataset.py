@@ -16,7 +16,7 @@ _PICTURES_SHOWN = 10
 
 
 @flow(name="upload-dataset", flow_run_name="upload {dataset.source}")
-def upload_dataset(dataset: DatasetSpec = DatasetSpec()) -> StepResult[UploadResult]:
+def upload_dataset(*, dataset: DatasetSpec = DatasetSpec()) -> StepResult[UploadResult]:
     """Upload a dataset of labelled pictures to S3; what is there already is not sent again.
 
     Args:

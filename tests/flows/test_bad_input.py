@@ -1,0 +1,115 @@
+"""Whatever is wrong: one clear sentence, an exit code that says so, nothing half-created, nothing lost."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tasks.aws.settings import load_settings
+
+pytestmark = pytest.mark.slow
+
+
+def jobs() -> list[str]:
+    return [job["TrainingJobName"] for job in boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]]
+
+
+def last_words(result: Any) -> str:
+    assert result.returncode != 0
+    words: str = result.stderr.strip().splitlines()[-1]
+    return words
+
+
+def test_a_dataset_that_does_not_exist(run_flow: Any) -> None:
+    before = jobs()
+    words = last_words(run_flow("operationalize", "--dataset.source", "/no/such/folder"))
+    assert "/no/such/folder" in words
+    assert jobs() == before
+
+
+def test_a_class_folder_without_images(run_flow: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label in ("cat", "dog"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+    for i in range(12):
+        Image.new("L", (8, 8), color=i).save(tmp_path / "pets" / "cat" / f"{i}.png")
+    words = last_words(run_flow("upload_dataset", "--dataset.source", str(tmp_path / "pets")))
+    assert "dog" in words
+    listed = boto3.client("s3").list_objects_v2(Bucket=load_settings().bucket, Prefix="datasets/pets")
+    assert "Contents" not in listed
+
+
+def test_no_credentials_and_no_endpoint_url(run_flow: Any) -> None:
+    gone = dict.fromkeys(
+        ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
+    )
+    assert "There are no AWS credentials and no local AWS" in last_words(run_flow("operationalize", environment=gone))
+
+
+def test_an_instance_type_that_sagemaker_does_not_know(run_flow: Any) -> None:
+    before = jobs()
+    words = last_words(run_flow("operationalize", "--compute.instance-type", "ml.m5.gigantic"))
+    assert "SageMaker knows no instance type ml.m5.gigantic" in words
+    assert "ml.m5.large" in words
+    assert jobs() == before
+
+
+def test_a_training_script_that_raises(run_flow: Any, tmp_path: Path) -> None:
+    """Weights that are no weights: the script's own last lines are in the error that the user sees."""
+    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+    bucket = load_settings().bucket
+    boto3.client("s3").put_object(Bucket=bucket, Key="weights/broken.safetensors", Body=b"no weights at all")
+    result = run_flow(
+        "train_single_instance",
+        manifest,
+        "--hyperparameters.architecture",
+        "resnet18",
+        "--hyperparameters.weights",
+        f"s3://{bucket}/weights/broken.safetensors",
+    )
+    assert result.returncode == 1
+    said = result.stderr[result.stderr.rindex("The training job flows-train-single-") :]
+    assert "failed: AlgorithmError" in said
+    assert "broken.safetensors" in said
+
+
+def broken_package(folder: Path) -> bytes:
+    application = {"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}
+    (folder / "config.yaml").write_text(json.dumps({"applications": [application]}))
+    (folder / "served.py").write_text("raise RuntimeError('the weights are corrupt')")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(folder, arcname=".")
+    return buffer.getvalue()
+
+
+def test_an_endpoint_whose_model_cannot_load_is_deleted_and_its_words_are_kept(run_flow: Any, tmp_path: Path) -> None:
+    bucket = load_settings().bucket
+    boto3.client("s3").put_object(Bucket=bucket, Key="jobs/broken.tar.gz", Body=broken_package(tmp_path))
+    result = run_flow("deploy_endpoint", f"s3://{bucket}/jobs/broken.tar.gz")
+    assert result.returncode == 1
+    said = result.stderr[result.stderr.rindex("The endpoint flows-endpoint-") :]
+    assert "the weights are corrupt" in said
+    sagemaker = boto3.client("sagemaker")
+    left = [sagemaker.list_endpoints()["Endpoints"], sagemaker.list_models(NameContains="flows-")["Models"]]
+    assert json.dumps(left, default=str) == "[[], []]"
+
+
+def test_a_role_that_cannot_be_assumed(run_flow: Any) -> None:
+    """It may only not have propagated yet, so it is tried again for a while, and then said."""
+    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+    iam = boto3.client("iam")
+    role = next(role for role in iam.list_roles()["Roles"] if "TrainingRole" in role["RoleName"])
+    nobody = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}]}
+    iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=json.dumps(nobody))
+    try:
+        words = last_words(run_flow("train_single_instance", manifest, "--hyperparameters.seed", "7"))
+    finally:
+        policy = json.dumps(role["AssumeRolePolicyDocument"])
+        iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=policy)
+    assert "Could not assume role" in words

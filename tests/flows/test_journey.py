@@ -1,0 +1,199 @@
+"""The main road, end to end on real pictures: upload, train, deploy, ask, report, tear down; and all of it again."""
+
+import json
+import re
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+
+from tasks.aws.settings import load_settings
+from tasks.contracts import RunReport
+from tasks.datasets import load_dataset, load_manifest
+from tasks.endpoints import invoke
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = ("--hyperparameters.epochs", "8")
+
+
+@pytest.fixture(scope="module")
+def journey(run_flow: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A first `operationalize`: what it printed, and where its report is."""
+    reports = tmp_path_factory.mktemp("reports")
+    result = run_flow("operationalize", *EPOCHS, "--reports-folder", str(reports))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout, next(reports.iterdir())
+
+
+@pytest.fixture(scope="module")
+def facts(journey: tuple[str, Path]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((journey[1] / "report.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def endpoint(run_flow: Any, facts: dict[str, Any]) -> str:
+    """The model of the journey, deployed again by its own flow."""
+    result = run_flow("deploy_endpoint", facts["training"]["job"]["model_s3_uri"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    name: str = result.stdout.strip().splitlines()[-1]
+    return name
+
+
+def test_it_prints_what_was_made_how_good_it_is_what_it_cost_and_what_is_gone(journey: tuple[str, Path]) -> None:
+    for words in ("Dataset    s3://", "Model      s3://", "Accuracy", "Answers", "Cost on AWS", "Torn down", "Report"):
+        assert words in journey[0]
+    assert len(re.findall(r"digit-\d+\.png: \d \(\d+\.\d%\), true \d", journey[0])) == 8
+
+
+def test_it_is_accurate(facts: dict[str, Any]) -> None:
+    assert facts["training"]["report"]["test"]["accuracy"] >= 0.95
+
+
+def test_the_page_carries_its_pictures_and_the_facts_no_picture(journey: tuple[str, Path]) -> None:
+    assert (journey[1] / "report.html").read_text().count("data:image/png;base64,") >= 5
+    assert '"body"' not in (journey[1] / "report.json").read_text()
+
+
+def test_the_facts_are_what_the_contract_says(facts: dict[str, Any]) -> None:
+    for sample in facts["deployment"]["answers"]:
+        sample["image"]["body"] = ""
+    assert RunReport.model_validate_json(json.dumps(facts))
+
+
+def test_every_step_left_an_artifact(journey: tuple[str, Path], prefect_api: httpx.Client) -> None:
+    found = prefect_api.post("/artifacts/filter", json={}).raise_for_status().json()
+    keys = {artifact["key"] for artifact in found}
+    assert keys >= {"dataset", "training", "endpoint", "costs", "final-report", "training-progress", "upload-progress"}
+    progress = [artifact["data"] for artifact in found if artifact["key"] == "training-progress"]
+    assert set(progress) == {100.0}
+
+
+def test_nothing_is_left_in_service(facts: dict[str, Any]) -> None:
+    names = [endpoint["EndpointName"] for endpoint in boto3.client("sagemaker").list_endpoints()["Endpoints"]]
+    assert facts["deployment"]["endpoint"]["name"] not in names
+    assert len(facts["teardown"]["deleted"]) == 3
+
+
+def test_everything_carries_its_owner_and_its_expiry(facts: dict[str, Any]) -> None:
+    tags = boto3.client("sagemaker").list_tags(ResourceArn=facts["training"]["job"]["arn"])["Tags"]
+    assert {tag["Key"] for tag in tags} == {
+        "project",
+        "sagemaker-flows:digest",
+        "sagemaker-flows:flow-run",
+        "sagemaker-flows:expires-at",
+    }
+
+
+def test_the_second_time_nothing_is_sent_and_the_job_is_reused_for_nothing(
+    run_flow: Any, facts: dict[str, Any]
+) -> None:
+    jobs = boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    result = run_flow("operationalize", *EPOCHS)
+    assert "0 of them sent now" in result.stdout
+    assert f"{facts['training']['job']['name']} (reused)" in result.stdout
+    assert re.search(r"training: \$0\.0000 .*completed before, \$0\.\d+ saved", result.stdout)
+    assert len(boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]) == len(jobs)
+
+
+def test_fresh_asks_for_a_new_job(run_flow: Any, facts: dict[str, Any]) -> None:
+    manifest = facts["upload"]["dataset"]["manifest_s3_uri"]
+    result = run_flow("train_single_instance", manifest, "--hyperparameters.epochs", "1", "--fresh")
+    assert result.returncode == 0, result.stderr[-2000:]
+    again = run_flow("train_single_instance", manifest, "--hyperparameters.epochs", "1", "--fresh")
+    assert result.stdout != again.stdout
+
+
+def test_two_runs_at_once_train_once(run_flow: Any, facts: dict[str, Any]) -> None:
+    """Who comes second adopts the job of who came first; nobody pays twice."""
+    arguments = [
+        "train_single_instance",
+        facts["upload"]["dataset"]["manifest_s3_uri"],
+        "--hyperparameters.epochs",
+        "3",
+    ]
+    results: list[subprocess.CompletedProcess[str]] = []
+    runs = [threading.Thread(target=lambda: results.append(run_flow(*arguments))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [result.returncode for result in results] == [0, 0]
+    assert results[0].stdout == results[1].stdout
+
+
+def test_the_endpoint_answers_what_was_predicted_offline_for_every_test_picture(
+    endpoint: str, facts: dict[str, Any]
+) -> None:
+    dataset = load_dataset.fn(facts["upload"]["dataset"]["manifest_s3_uri"])
+    offline = {p["file"]: p for p in facts["training"]["report"]["test"]["predictions"]}
+    files = [file for file in load_manifest.fn(dataset) if file.split == "test"]
+    assert len(files) == len(offline) == 359
+    s3 = boto3.client("s3")
+    for file in files:
+        body = s3.get_object(Bucket=dataset.bucket, Key=file.key)["Body"].read()
+        answer = invoke(endpoint, file_as_image(file.name, file.label, body))
+        expected = offline[file.key.split("/files/")[1]]
+        assert answer.label == expected["predicted"]
+        assert answer.probability == pytest.approx(expected["probability"], abs=1e-4)
+
+
+def file_as_image(name: str, label: str, body: bytes) -> Any:
+    from tasks.contracts import LabelledImage
+
+    return LabelledImage(name=name, label=label, body=body)
+
+
+def refusal(endpoint: str, body: bytes, content_type: str) -> tuple[int, str]:
+    runtime = boto3.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.ModelError) as caught:
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType=content_type)
+    answer = caught.value.response
+    return answer["OriginalStatusCode"], answer["OriginalMessage"]
+
+
+def test_the_endpoint_refuses_what_is_no_picture_in_one_sentence(endpoint: str) -> None:
+    status, words = refusal(endpoint, b"this is text, whatever its name says", "image/jpeg")
+    assert status == 400
+    assert "Traceback" not in words
+    assert refusal(endpoint, b"", "image/png")[0] == 400
+    assert refusal(endpoint, b"%PDF-1.7", "application/pdf")[0] == 415
+
+
+def test_the_endpoint_refuses_a_picture_of_400_megapixels_without_decoding_it(endpoint: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    status, words = refusal(endpoint, (tmp_path / "bomb.png").read_bytes(), "image/png")
+    assert status in (400, 413)
+    assert "pixels" in words
+
+
+def test_the_services_own_limit_stops_30_megabytes(endpoint: str) -> None:
+    runtime = boto3.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.ClientError) as caught:
+        runtime.invoke_endpoint(EndpointName=endpoint, Body=b"x" * 30_000_000, ContentType="image/png")
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_teardown_says_what_would_go_then_takes_it_and_leaves_what_is_not_ours(
+    run_flow: Any, endpoint: str, facts: dict[str, Any]
+) -> None:
+    sagemaker = boto3.client("sagemaker")
+    config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+    sagemaker.create_endpoint(EndpointName="flows-but-not-ours", EndpointConfigName=config)
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="flows-but-not-ours", WaiterConfig={"Delay": 1})
+    assert f"would delete endpoint {endpoint}" in run_flow("teardown", "--dry-run").stdout
+    assert f"deleted endpoint {endpoint}" in run_flow("teardown").stdout
+    refused = run_flow("teardown", "--endpoint", "flows-but-not-ours")
+    assert refused.returncode == 1
+    assert "does not carry the tag" in refused.stderr
+    names = [endpoint["EndpointName"] for endpoint in sagemaker.list_endpoints()["Endpoints"]]
+    assert names == ["flows-but-not-ours"]
+    sagemaker.delete_endpoint(EndpointName="flows-but-not-ours")
+    assert load_settings().bucket
