@@ -20,7 +20,7 @@ toolkit: $(INSTALLED)  ## AWS's own runner of training scripts, to compare with;
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[toolkit]'
 
 demo: $(INSTALLED)  ## the whole journey on this machine: no account, no Docker
-	@$(BIN)/python -m deployments.local_aws -- $(BIN)/python -m deployments.prefect_server -- \
+	@$(BIN)/python -m deployments.local_aws --kept -- $(BIN)/python -m deployments.prefect_server -- \
 		$(BIN)/python -m flows.operationalize
 
 local-aws: $(INSTALLED)  ## keep the local AWS running; in another terminal: eval "$$(cat .local_aws/environment.sh)"

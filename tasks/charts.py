@@ -36,7 +36,7 @@ def class_balance(counts: dict[Split, dict[str, int]], classes: Sequence[str]) -
             below = [low + height for low, height in zip(below, heights, strict=True)]
         _name_axis(axes.set_xticks, classes)
         axes.set_ylabel("pictures")
-        axes.legend(frameon=False, ncols=3)
+        axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     return _draw(draw, width=7, height=2.8)
 

@@ -44,9 +44,11 @@ def report_dataset(upload: UploadResult, samples: tuple[LabelledImage, ...]) -> 
     """Show the dataset: counts, warnings, some of its pictures, the balance of its classes."""
     dataset = upload.dataset
     rows = [[split, sum(dataset.counts[split].values()), dataset.channels[split].s3_uri] for split in SPLITS]
+    there = dataset.total_files - upload.files_sent
+    sent = f"{upload.files_sent} sent now, {there} were there" if there else "all sent now"
     summary = (
         f"**{escape(dataset.name)}**: {dataset.total_files} pictures of {len(dataset.classes)} classes, "
-        f"{dataset.total_bytes / 1e6:.1f} MB; {upload.files_sent} sent now, the others were there."
+        f"{dataset.total_bytes / 1e6:.1f} MB; {sent}."
     )
     parts = [
         summary,
@@ -69,12 +71,12 @@ def report_training(model: TrainedModel) -> Section:
         ["validation accuracy", f"{kept.valid_accuracy:.2%} (epoch {report.best_epoch} of {len(report.epochs)})"],
         ["speed", f"{report.images_per_second:.0f} pictures a second"],
         ["machines", machines(result.instance_type, result.instance_count)],
-        ["seconds at SageMaker", ", ".join(f"{name} {took:.0f}" for name, took in result.phase_seconds.items())],
+        ["seconds", ", ".join(f"{name.lower()} {took:.1f}" for name, took in result.phase_seconds.items() if took)],
         ["job", f"{result.name} ({result.how})"],
         ["model", result.model_s3_uri],
     ]
     parts = [
-        table(["", ""], facts),
+        table(["training", ""], facts),
         picture("curves", charts.training_curves(report.epochs, report.best_epoch)),
         picture("confusion matrix", charts.confusion_matrix(test.confusion, report.classes)),
         _worst_confusions(report),
@@ -89,9 +91,8 @@ def report_endpoint(deployment: Deployment) -> Section:
     hourly = "unknown" if endpoint.hourly_usd is None else f"${endpoint.hourly_usd:.3f} an hour"
     parts = [
         table(
-            ["", ""],
+            ["endpoint", f"{endpoint.name} ({endpoint.how})"],
             [
-                ["endpoint", f"{endpoint.name} ({endpoint.how})"],
                 ["machines", f"{machines(endpoint.instance_type, endpoint.instance_count)}, {hourly}"],
                 ["in service after", f"{endpoint.seconds_to_in_service:.1f} s"],
             ],

@@ -49,8 +49,8 @@ def local_aws(no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
     With pytest-xdist every worker has its own, made when the first of its tests asks.
     """
-    from deployments.local_aws.foundation import lay_foundation  # noqa: PLC0415 - see above
-    from deployments.local_aws.server import running  # noqa: PLC0415
+    from deployments.local_aws.foundation import lay_foundation
+    from deployments.local_aws.server import running
 
     with running(tmp_path_factory.mktemp("local_aws")) as aws:
         lay_foundation(aws.account)

@@ -2,13 +2,14 @@
 
 ``python -m deployments.local_aws`` serves in the foreground until Ctrl-C and prints the exports that point a shell at
 it. ``python -m deployments.local_aws -- COMMAND…`` runs COMMAND against one of its own and ends with COMMAND's exit
-code.
+code; with ``--kept``, against the one that the first form keeps running, if there is one.
 """
 
 import argparse
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from deployments.local_aws.foundation import lay_foundation
 from deployments.local_aws.server import LocalAws, running
@@ -25,6 +27,8 @@ from deployments.local_aws.wsgi_server import PortInUseError
 COMMAND_NOT_FOUND = 127
 COMMAND_NOT_EXECUTABLE = 126
 ENVIRONMENT_FILE = "environment.sh"
+DEFAULT_ROOT = Path(".local_aws")
+_CONNECT_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a shell may hold that would win over the exports.
 _UNSET = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
@@ -35,8 +39,9 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     try:
         if options.command:
-            return _wrap(options.command, options.port, options.root)
-        return _serve(options.port or 0, options.root or Path(".local_aws"))
+            kept = _find_kept(options.root or DEFAULT_ROOT) if options.kept else None
+            return _run_against(kept, options.command) if kept else _wrap(options.command, options.port, options.root)
+        return _serve(options.port or 0, options.root or DEFAULT_ROOT)
     except PortInUseError as error:
         _say(str(error))
         return 1
@@ -46,6 +51,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m deployments.local_aws", description="An AWS on this machine.")
     parser.add_argument("--port", type=int, default=0, help="where to listen on 127.0.0.1; a free port if not given")
     parser.add_argument("--root", type=Path, help="where its files are (default: .local_aws; a temporary one with --)")
+    parser.add_argument(
+        "--kept", action="store_true", help="with --: use the one that is kept running, if there is one"
+    )
     ours, dashes, command = arguments, [], []
     if "--" in arguments:
         split = arguments.index("--")
@@ -65,6 +73,7 @@ def _serve(port: int, root: Path) -> int:
         _say(f"The local AWS listens on {local_aws.endpoint_url}; Ctrl-C ends it.")
         stop.wait()
         _say("The local AWS is shutting down.")
+        (root / ENVIRONMENT_FILE).unlink(missing_ok=True)
     return 0
 
 
@@ -77,6 +86,30 @@ def _export(local_aws: LocalAws, path: Path) -> None:
         file.write(text)
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _find_kept(root: Path) -> dict[str, str] | None:
+    """Return the variables of the local AWS that is kept running in a folder; None when nobody answers there."""
+    try:
+        lines = (root / ENVIRONMENT_FILE).read_text(encoding="utf-8").splitlines()
+        exports = [shlex.split(line)[1].partition("=") for line in lines if line.startswith("export ")]
+        variables = {name: value for name, _, value in exports}
+        address = urlsplit(variables["AWS_ENDPOINT_URL"])
+        with socket.create_connection((address.hostname, address.port), _CONNECT_SECONDS):
+            _say(f"Using the local AWS that is kept running at {address.geturl()}: it knows what was done before.")
+            return variables
+    except (OSError, KeyError, IndexError):
+        _say(
+            "Starting a local AWS that ends with the command, and forgets what it did; make local-aws keeps one running."
+        )
+        return None
+
+
+def _run_against(variables: dict[str, str], command: list[str]) -> int:
+    forwarding = _Forwarding()
+    with _handling(forwarding.forward):
+        inherited = {name: value for name, value in os.environ.items() if name not in _UNSET}
+        return forwarding.run(command, {**inherited, **variables})
 
 
 def _wrap(command: list[str], port: int, root: Path | None) -> int:

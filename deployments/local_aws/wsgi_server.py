@@ -70,9 +70,10 @@ def _bind(application: Any, port: int) -> Any:
 
 
 def _close(server: Any) -> None:
+    # First the requests that are being answered: they use the trigger, which the loop's end closes.
+    server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
     # The loop ends when nothing is left to watch. Closing must happen in its own thread, which the trigger wakes.
     server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map, ignore_all=True))  # noqa: SLF001
-    server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc] # waitress has no types

@@ -128,10 +128,12 @@ def test_serving_prints_exports_that_point_a_shell_at_it(tmp_path: Path) -> None
             env={**os.environ, "AWS_PROFILE": "work"},
         )
         assert answer.stdout == "123456789012\n", answer.stderr
+        written = exports.read_text()
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=STARTUP_SECONDS)
-    assert output == exports.read_text()
+    assert output == written
     assert process.returncode == 0
+    assert not exports.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -158,3 +160,25 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path, command: list[str]) -> Non
         finished = run("--port", str(port), "--root", str(tmp_path), *command)
     expected = f"Port {port} is in use: give another --port, or none for a free one"
     assert (finished.returncode, finished.stdout, finished.stderr.strip()) == (1, "", expected)
+
+
+def test_a_kept_one_is_used_again_and_a_new_one_started_when_it_is_gone(tmp_path: Path) -> None:
+    def make_bucket(name: str) -> subprocess.CompletedProcess[str]:
+        script = (
+            f"import boto3; s3 = boto3.client('s3'); s3.create_bucket(Bucket='{name}'); "
+            "print(*(bucket['Name'] for bucket in s3.list_buckets()['Buckets']))"
+        )
+        return run("--kept", "--", sys.executable, "-c", script, environment=USERS_OWN, cwd=tmp_path)
+
+    with started(cwd=tmp_path) as server:
+        assert server.stdout
+        while not server.stdout.readline().startswith("export SAGEMAKER_FLOWS_POLL_SECONDS"):
+            assert server.poll() is None
+        first, second = make_bucket("first"), make_bucket("second")
+        server.terminate()
+        server.wait(STARTUP_SECONDS)
+    third = make_bucket("third")
+    assert "kept running" in first.stderr
+    assert set(second.stdout.split()) >= {"first", "second"}
+    assert "Starting a local AWS" in third.stderr
+    assert "first" not in third.stdout
