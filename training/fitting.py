@@ -1,0 +1,193 @@
+"""The training loop: epochs until there are enough or validation gets no better, the best weights kept."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.architectures import Network
+from training.augmentation import augment
+from training.checkpoints import Checkpoints
+from training.console import say, say_epoch
+from training.datasets import Pictures
+from training.errors import DivergedError
+from training.evaluation import Normalisation, evaluate, means_of, no_sums, sums_of
+from training.hyperparameters import Hyperparameters
+from training.report import Epoch
+from training.schedules import learning_rate_at
+from training.seeds import order_of_epoch, seed_everything
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train, all that does not change on the way."""
+
+    chosen: Hyperparameters
+    normalisation: Normalisation
+    mirror: bool
+    device: torch.device
+
+
+@dataclass(slots=True)
+class State:
+    """Where a training stands; a checkpoint is this, and nothing else is needed to go on."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    sums: Tensor
+    epochs: list[Epoch] = field(default_factory=list)
+    batches_done: int = 0
+    seconds_in_epoch: float = 0.0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    diverged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came of it; the network holds the weights of the best epoch."""
+
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+    stopped_early: bool
+    resumed_from_epoch: int | None
+
+
+def fit(network: Network, train: Pictures, valid: Pictures, recipe: Recipe, checkpoints: Checkpoints) -> Fitted:
+    """Train, from the checkpoint if there is one, and leave the best weights in the network.
+
+    Raises:
+        DivergedError: The first epoch ended with a loss that is not a number.
+    """
+    state = State(network, _optimizer(network, recipe.chosen), no_sums(recipe.device))
+    resumed = _resume(state, checkpoints.load())
+    while not _finished(state, recipe.chosen):
+        _train_epoch(state, train, recipe, checkpoints)
+        _end_epoch(state, valid, recipe)
+        if checkpoints.due() or _finished(state, recipe.chosen):
+            checkpoints.save(_saved(state))
+    network.module.load_state_dict(state.best)
+    stopped_early = len(state.epochs) < recipe.chosen.epochs
+    return Fitted(tuple(state.epochs), state.epochs[state.best_epoch - 1], stopped_early, resumed)
+
+
+def _finished(state: State, chosen: Hyperparameters) -> bool:
+    done = len(state.epochs)
+    return state.diverged or done >= chosen.epochs or done - state.best_epoch >= chosen.patience
+
+
+def _train_epoch(state: State, train: Pictures, recipe: Recipe, checkpoints: Checkpoints) -> None:
+    chosen, epoch = recipe.chosen, len(state.epochs) + 1
+    batches = _batches(len(train), chosen, epoch)
+    state.network.set_training()
+    for number in range(state.batches_done, len(batches)):
+        began = time.perf_counter()
+        rate = learning_rate_at((epoch - 1) * len(batches) + number, chosen.epochs * len(batches), chosen.learning_rate)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        seed_everything(chosen.seed, "step", epoch, number)
+        state.sums += _step(state, train, batches[number], recipe)
+        state.batches_done = number + 1
+        state.seconds_in_epoch += time.perf_counter() - began
+        if checkpoints.due():
+            checkpoints.save(_saved(state))
+
+
+def _batches(count: int, chosen: Hyperparameters, epoch: int) -> tuple[Tensor, ...]:
+    """Cut an epoch's order into batches of nearly equal size: BatchNorm cannot take a last one of a single picture."""
+    return order_of_epoch(count, chosen.seed, epoch).tensor_split(math.ceil(count / chosen.batch_size))
+
+
+def _step(state: State, train: Pictures, places: Tensor, recipe: Recipe) -> Tensor:
+    chosen, device = recipe.chosen, recipe.device
+    images = torch.from_numpy(train.images[places.numpy()]).to(device).permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(train.labels[places.numpy()]).to(device)
+    images = augment(images, chosen.augmentation, mirror=recipe.mirror)
+    mean, std = (torch.tensor(one, device=device).view(-1, 1, 1) for one in asdict(recipe.normalisation).values())
+    logits = state.network.module((images - mean) / std)
+    state.optimizer.zero_grad(set_to_none=True)
+    functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    return sums_of(logits.detach(), labels)
+
+
+def _end_epoch(state: State, valid: Pictures, recipe: Recipe) -> None:
+    began = time.perf_counter()
+    train_loss, train_accuracy = means_of(state.sums)
+    valid_loss, valid_accuracy, _ = evaluate(
+        state.network, valid, recipe.normalisation, recipe.chosen.batch_size, recipe.device
+    )
+    seconds = state.seconds_in_epoch + time.perf_counter() - began
+    rate = float(state.optimizer.param_groups[0]["lr"])
+    number = len(state.epochs) + 1
+    state.sums, state.batches_done, state.seconds_in_epoch = no_sums(recipe.device), 0, 0.0
+    if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+        _give_up(state, number)
+        return
+    state.epochs.append(Epoch(number, train_loss, train_accuracy, valid_loss, valid_accuracy, rate, seconds))
+    say_epoch(state.epochs[-1])
+    if not state.best or _better(state.epochs[-1], state.epochs[state.best_epoch - 1]):
+        state.best_epoch = number
+        state.best = {name: tensor.cpu().clone() for name, tensor in state.network.module.state_dict().items()}
+
+
+def _give_up(state: State, number: int) -> None:
+    if not state.best:
+        msg = f"the loss is not a number after epoch {number}: choose a lower learning_rate"
+        raise DivergedError(msg)
+    say(f"The loss is not a number after epoch {number}: training ends, the best epoch before it is kept")
+    state.diverged = True
+
+
+def _better(one: Epoch, other: Epoch) -> bool:
+    """Compare by accuracy on validation, and by loss where that is equal."""
+    return (one.valid_accuracy, -one.valid_loss) > (other.valid_accuracy, -other.valid_loss)
+
+
+def _optimizer(network: Network, chosen: Hyperparameters) -> torch.optim.Optimizer:
+    """Return AdamW; scales and shifts (BatchNorm, biases) are not decayed."""
+    parameters = [one for one in network.module.parameters() if one.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": chosen.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=chosen.learning_rate)
+
+
+def _saved(state: State) -> dict[str, Any]:
+    progress = {
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "batches_done": state.batches_done,
+        "seconds_in_epoch": state.seconds_in_epoch,
+        "best_epoch": state.best_epoch,
+        "diverged": state.diverged,
+    }
+    return {
+        "network": state.network.module.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "best": state.best,
+        "sums": state.sums,
+        "progress": json.dumps(progress),
+    }
+
+
+def _resume(state: State, saved: dict[str, Any] | None) -> int | None:
+    """Put a checkpoint's state in place, and return the epoch in which it goes on."""
+    if saved is None:
+        return None
+    state.network.module.load_state_dict(saved["network"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.best = saved["best"]
+    state.sums = saved["sums"].to(state.sums.device)
+    progress = json.loads(saved["progress"])
+    state.epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
+    state.batches_done, state.seconds_in_epoch = progress["batches_done"], progress["seconds_in_epoch"]
+    state.best_epoch, state.diverged = progress["best_epoch"], progress["diverged"]
+    epoch = len(state.epochs) + 1
+    say(f"Resuming from the checkpoint: epoch {epoch}, {state.batches_done} batches of it are done")
+    return epoch
