@@ -137,7 +137,8 @@ def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
 
     Safe to retry: the files are replaced.
     """
-    text = "\n\n".join([f"# {escape(run.title)}", *(f"## {part.title}\n\n{part.markdown}" for part in sections)])
+    parts = [f"## {part.title}\n\n{part.markdown}" for part in sections]
+    text = "\n\n".join([f"# {escape(run.title)}", *parts, _after(run)])
     place = Path(run.folder)
     place.mkdir(parents=True, exist_ok=True)
     facts = run.model_dump(mode="json", exclude={"deployment": {"answers": {"__all__": {"image": {"body"}}}}})
@@ -187,6 +188,13 @@ def _publish(key: str, title: str, parts: Sequence[str]) -> Section:
     markdown = "\n\n".join(part for part in parts if part)
     create_markdown_artifact(f"## {title}\n\n{markdown}", key=key, description=title)
     return Section(key=key, title=title, markdown=markdown)
+
+
+def _after(run: RunReport) -> str:
+    """Return what is left in service, and what is gone."""
+    if run.teardown is None:
+        return f"## In service\n\n{run.deployment.endpoint.name} is in service, and bills until it is torn down."
+    return "\n".join(["## Torn down\n", *(f"- {escape(name)}" for name in run.teardown.deleted)])
 
 
 def _worst_confusions(report: TrainingReport) -> str:

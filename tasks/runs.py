@@ -56,22 +56,36 @@ def stop_if_ours(kind: Kind, submission: Submission) -> None:
 class Progress:
     """A progress artifact of the current run, updated once a second at most; nothing outside of a run.
 
+    Work never fails because its progress cannot be shown.
+
     Args:
         key: The artifact's key: lowercase letters, digits and dashes.
         description: What is progressing.
     """
 
     def __init__(self, key: str, description: str) -> None:
+        self._key, self._description = key, description
         self._artifact: UUID | None = None
         self._updated_at = float("-inf")
-        if in_run():
-            # Prefect's sync and async faces share one name; called from a sync task this is the UUID.
-            self._artifact = create_progress_artifact(progress=0.0, key=key, description=description)  # type: ignore[assignment]
+        self._off = not in_run()
+        self.update(0.0)
 
     def update(self, share: float) -> None:
         """Show a share between 0 and 1; the end is always shown."""
         now = time.monotonic()
-        if self._artifact is None or (share < 1 and now - self._updated_at < _UPDATE_SECONDS):
+        if self._off or (share < 1 and now - self._updated_at < _UPDATE_SECONDS):
             return
         self._updated_at = now
-        update_progress_artifact(self._artifact, progress=round(100 * min(max(share, 0.0), 1.0), 1))
+        try:
+            self._show(round(100 * min(max(share, 0.0), 1.0), 1))
+        except Exception as error:  # noqa: BLE001 - whatever ails the Prefect server, the work goes on
+            self._off = True
+            run_logger().warning("The progress of %s is no longer shown: %s", self._description, error)
+
+    def _show(self, percent: float) -> None:
+        if self._artifact:
+            update_progress_artifact(self._artifact, progress=percent)
+            return
+        made = create_progress_artifact(progress=percent, key=self._key, description=self._description)
+        # Prefect's sync and async faces share one name; called from a sync task this is the UUID.
+        self._artifact = made if isinstance(made, UUID) else None

@@ -2,17 +2,12 @@
 
 import base64
 import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
-from uuid import UUID
 
 from botocore.exceptions import ClientError
-from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect import task
 
 from tasks.aws.clients import client
 from tasks.aws.errors import DatasetError, SettingsError, is_code
@@ -22,6 +17,7 @@ from tasks.data.pictures import CheckedImage, InspectedDataset
 from tasks.data.prefixes import S3Object, S3Prefix, build_prefix_manifest, parse_uri
 from tasks.data.sentences import quantity
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.runs import Progress, run_logger
 
 # 800 small files at 25 ms of latency: one after the other 34 a second, 32 at a time 371.
 _THREADS = 32
@@ -75,7 +71,7 @@ def upload_dataset(inspected: InspectedDataset, bucket: str) -> UploadResult:
     target = _target(bucket)
     manifest = build_manifest(inspected, bucket)
     missing = _missing(inspected, target)
-    _logger().info("%d of %s to send", len(missing), quantity(len(manifest.files), "picture"))
+    run_logger().info("%d of %s to send", len(missing), quantity(len(manifest.files), "picture"))
     _send_all(missing, target)
     # Written anew each time, which heals a damaged one; same digest means same content, so no reader is misled.
     for key, document in channel_manifests(manifest).items():
@@ -131,13 +127,13 @@ def _missing(inspected: InspectedDataset, target: _Target) -> dict[str, CheckedI
 
 
 def _send_all(images: Mapping[str, CheckedImage], target: _Target) -> None:
-    progress = _Progress(len(images))
+    progress = Progress(_PROGRESS_KEY, f"Upload of {quantity(len(images), 'picture')}")
     pool = ThreadPoolExecutor(_THREADS)
     try:
         sending = [pool.submit(_send, key, image, target) for key, image in images.items()]
         for done, sent in enumerate(as_completed(sending), start=1):
             sent.result()
-            progress.show(done)
+            progress.update(done / len(images))
     finally:  # also when the run is cancelled: what is in flight ends, what waits does not start
         pool.shutdown(cancel_futures=True)
 
@@ -174,41 +170,3 @@ def _objects(**request: str) -> Iterator[S3Object]:
     for page in client("s3").get_paginator("list_objects_v2").paginate(**request):
         for item in page.get("Contents", []):
             yield S3Object(key=item["Key"], size_bytes=item["Size"], etag=item["ETag"])
-
-
-def _in_run() -> bool:
-    """Tell whether a run of Prefect is around us; without one, artifacts and loggers would start a server or raise."""
-    return bool(TaskRunContext.get() or FlowRunContext.get())
-
-
-def _logger() -> "logging.Logger | logging.LoggerAdapter[Any]":
-    return get_run_logger() if _in_run() else logging.getLogger(__name__)
-
-
-class _Progress:
-    """A progress artifact, renewed every second at most; an upload never fails because of it."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._artifact: UUID | None = None
-        self._shown_at = time.monotonic()
-        self._off = not _in_run()
-
-    def show(self, done: int) -> None:
-        """Show how many pictures have arrived."""
-        due = time.monotonic() - self._shown_at >= 1 or done == self._total
-        if self._off or not due:
-            return
-        self._shown_at = time.monotonic()
-        try:
-            self._write(100 * done / self._total, f"{done:,} of {quantity(self._total, 'picture')} sent")
-        except Exception as error:  # noqa: BLE001 - whatever ails the Prefect server, the upload goes on
-            self._off = True
-            _logger().warning("The progress of the upload is no longer shown: %s", error)
-
-    def _write(self, percent: float, description: str) -> None:
-        if self._artifact:
-            update_progress_artifact(artifact_id=self._artifact, progress=percent, description=description)
-            return
-        artifact = create_progress_artifact(key=_PROGRESS_KEY, progress=percent, description=description)
-        self._artifact = artifact if isinstance(artifact, UUID) else None

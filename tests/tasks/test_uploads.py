@@ -13,7 +13,7 @@ import pytest
 from botocore.stub import Stubber
 from PIL import Image
 
-from tasks import uploads
+from tasks import runs, uploads
 from tasks.aws.clients import client
 from tasks.aws.errors import DatasetError, SettingsError
 from tasks.aws.settings import load_settings
@@ -231,7 +231,7 @@ def test_a_bucket_can_be_checked_before_the_work(bucket: str) -> None:
 
 def test_no_prefect_server_is_asked_outside_a_run(bucket: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Creating an artifact outside a run would start one, which takes 16 s."""
-    monkeypatch.setattr(uploads, "create_progress_artifact", lambda **_: pytest.fail("a server was asked"))
+    monkeypatch.setattr(runs, "create_progress_artifact", lambda **_: pytest.fail("a server was asked"))
     assert upload_dataset.fn(inspected(root), bucket).files_sent == 12
 
 
@@ -242,9 +242,10 @@ def test_an_upload_survives_a_progress_that_cannot_be_shown(
         message = "503 database is locked"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(uploads, "_in_run", lambda: True)
-    monkeypatch.setattr(uploads, "_logger", lambda: logging.getLogger("uploads"))
-    monkeypatch.setattr(uploads, "create_progress_artifact", fail)
+    monkeypatch.setattr(runs, "in_run", lambda: True)
+    for module in (runs, uploads):
+        monkeypatch.setattr(module, "run_logger", lambda: logging.getLogger("uploads"))
+    monkeypatch.setattr(runs, "create_progress_artifact", fail)
     assert upload_dataset.fn(inspected(root), bucket).files_sent == 12
     assert "no longer shown: 503 database is locked" in caplog.text
 
