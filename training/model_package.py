@@ -83,7 +83,7 @@ def _copy_serving(folder: Path) -> None:
 def _export(module: nn.Module, file: Path, size: int) -> None:
     """Write the network, a softmax behind it, as ONNX: `images` (N, 3, H, W) to `probabilities` (N, classes)."""
     with warnings.catch_warnings():
-        # dynamo=True takes 4 s instead of 0.2 and needs two packages more.
+        # dynamo=True takes 4 s instead of 0.2 and needs onnxscript too.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
             nn.Sequential(module, nn.Softmax(dim=1)).eval(),

@@ -48,5 +48,5 @@ def test_settings_are_the_outputs_of_the_foundation_stack() -> None:
 @pytest.mark.usefixtures("local_aws")
 def test_an_account_without_the_stack_says_how_to_deploy_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_FLOWS_STACK", "another")
-    with pytest.raises(SettingsError, match=r"no stack another .* aws cloudformation deploy"):
+    with pytest.raises(SettingsError, match=r"no stack another .*`aws cloudformation deploy"):
         load_settings()
