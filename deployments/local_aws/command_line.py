@@ -99,9 +99,7 @@ def _find_kept(root: Path) -> dict[str, str] | None:
             _say(f"Using the local AWS that is kept running at {address.geturl()}: it knows what was done before.")
             return variables
     except (OSError, KeyError, IndexError):
-        _say(
-            "Starting a local AWS that ends with the command, and forgets what it did; make local-aws keeps one running."
-        )
+        _say("Starting a local AWS that ends, and forgets, with the command: make local-aws keeps one running.")
         return None
 
 

@@ -1,20 +1,32 @@
-"""Containers without Docker: a process group with a clean environment, whose lines go to CloudWatch Logs."""
+"""Containers without Docker: a command with a clean environment, all of whose processes end with it."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _TAIL_LINES = 40
-_MOST_LINE_BYTES = 200_000  # CloudWatch Logs takes 256 kB an event
+_MOST_LINE_CHARACTERS = 60_000  # CloudWatch Logs takes 256 kB an event, and a character has up to four bytes
+_READER_SECONDS = 10.0
+_POLL_SECONDS = 0.02
 # What a process needs of this machine to run at all; nothing that could carry a secret.
-_INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE")
+_INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+)
 
 
 def clean_environment(home: Path, variables: Mapping[str, str]) -> dict[str, str]:
@@ -34,10 +46,16 @@ class Container:
         environment: All of its environment.
         folder: Its working folder.
         on_line: Called with every line, from a thread.
+        inherited: File descriptors that it gets, by the numbers they have here.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, on_line: Callable[[str], None]
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        on_line: Callable[[str], None],
+        inherited: Sequence[int] = (),
     ) -> None:
         self._on_line = on_line
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -50,6 +68,7 @@ class Container:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name=f"container-{self._process.pid}")
         self._reader.start()
@@ -70,38 +89,39 @@ class Container:
             self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             return None
-        self.kill()  # what it left behind in the background
-        self._reader.join()
+        self._reader.join(_READER_SECONDS)
+        self.kill()  # closes the pipe
         return self._process.returncode
 
     def terminate(self) -> None:
-        """Ask the whole group to end."""
-        self._signal(signal.SIGTERM)
+        """Ask its process group to end; the supervisor passes it on."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the whole group."""
-        self._signal(signal.SIGKILL)
-
-    def stop(self, grace_seconds: float) -> int:
-        """Ask it to end, and end it when it has not after the grace; return the exit code."""
-        self.terminate()
-        code = self.wait(grace_seconds)
-        if code is None:
-            self.kill()
-            code = self.wait()
-        return 0 if code is None else code
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+        """End all of its processes: the supervisor kills them when its input ends."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     def _read(self) -> None:
-        stream = self._process.stdout
-        if stream is None:
+        if self._process.stdout is None:
             return
-        with stream:
-            while raw := stream.readline(_MOST_LINE_BYTES):
+        with io.TextIOWrapper(self._process.stdout, "utf-8", errors="replace", newline="\n") as stream:
+            while raw := stream.readline(_MOST_LINE_CHARACTERS):
                 # Progress bars rewrite their line: the last state of it is the line.
-                line = raw.decode("utf-8", "replace").rstrip("\r\n").rsplit("\r", 1)[-1]
+                line = raw.rstrip("\r\n").rsplit("\r", 1)[-1]
                 self._tail.append(line)
                 self._on_line(line)
+
+
+def stop_all(containers: Sequence[Container], kill_at: Callable[[], float]) -> None:
+    """Ask containers to end, all at once, and end those that have not at a time of the monotonic clock."""
+    for container in containers:
+        container.terminate()
+    while any(container.returncode is None for container in containers) and time.monotonic() < kill_at():
+        time.sleep(_POLL_SECONDS)
+    for container in containers:
+        container.kill()
+    for container in containers:
+        container.wait()

@@ -6,10 +6,8 @@ answers, without the half minute and the two gigabytes of Ray.
 https://aws.github.io/deep-learning-containers/ray/deployment/sagemaker/
 """
 
-import http.client
 import socket
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,17 +17,19 @@ from typing import Any
 import yaml
 
 from deployments.local_aws.account import Account
-from deployments.local_aws.archives import unpack
+from deployments.local_aws.archives import ArchiveError, unpack
+from deployments.local_aws.connections import Answer, Connections
 from deployments.local_aws.containers import Container, clean_environment
 from deployments.local_aws.object_store import DownloadError, ObjectStore
+from deployments.local_aws.protocol import AwsError
 from deployments.local_aws.requirements import unmet_requirements
 
+_SERVER = Path(__file__).with_name("asgi_server.py")
 _HOST = "127.0.0.1"
+_BACKLOG = 1024
 _PING_SECONDS = 0.05
 _PING_TIMEOUT_SECONDS = 2.0
 _WORDS = 8
-_GRACE_SECONDS = 5.0
-_HTTP_OK = 200
 
 
 class StartError(Exception):
@@ -50,29 +50,72 @@ class ModelServer:
         self, account: Account, model: Mapping[str, Any], folder: Path, on_line: Callable[[str], None]
     ) -> None:
         self._account, self._model, self._folder, self._on_line = account, model, folder, on_line
-        self._container: Container | None = None
-        self._port = 0
-        self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
-        self._in_flight = 0
         self._closed = threading.Event()
+        self._in_flight = 0
+        self._connections: Connections | None = None
+        self.container: Container | None = None
 
     @property
     def in_flight(self) -> int:
-        """Requests that it is answering just now."""
+        """Requests that it has been chosen for and has not answered."""
         return self._in_flight
 
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return self._container is not None and self._container.returncode is None
+        return self.container is not None and self.container.returncode is None
 
-    def prepare(self) -> list[str]:
-        """Bring and unpack the package, and return the command that serves it.
+    def start(self, deadline_seconds: float) -> None:
+        """Bring the package, start the process and return when it answers /ping.
 
         Raises:
-            StartError: It cannot be had, is no package, or is one that the local AWS cannot serve.
+            StartError: The package cannot be had or served, or the process died or did not answer in time.
         """
+        factory = self._prepare()
+        with self._lock:
+            if self._closed.is_set():
+                msg = "The endpoint was deleted before the container was started"
+                raise StartError(msg)
+            with socket.create_server((_HOST, 0), backlog=_BACKLOG) as listener:
+                self._connections = Connections(_HOST, listener.getsockname()[1])
+                self.container = container = self._start_container(factory, listener.fileno())
+        try:
+            self._await_ping(container, self._connections, deadline_seconds)
+        except StartError:
+            container.kill()
+            raise
+
+    def reserve(self) -> None:
+        """Count a request that is about to be sent, so that the server is not stopped before it."""
+        with self._lock:
+            self._in_flight += 1
+
+    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> Answer:
+        """Post a reserved request and return the answer.
+
+        Raises:
+            OSError: The server is gone, or did not answer in time.
+            http.client.HTTPException: It answered something that is no HTTP.
+        """
+        try:
+            if self._connections is None:
+                msg = "it was never started"
+                raise ConnectionRefusedError(msg)
+            return self._connections.post("/invocations", body, headers, timeout_seconds)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    def close(self) -> None:
+        """Begin no new process, and let go of connections that nobody uses."""
+        with self._lock:
+            self._closed.set()
+            if self._connections:
+                self._connections.close()
+
+    def _prepare(self) -> str:
+        """Return the ASGI factory of the package, which is brought if it is not here yet."""
         package = self._folder / "model"
         if not package.exists():
             self._download(package)
@@ -80,72 +123,40 @@ class ModelServer:
         if unmet:
             msg = f"code/requirements.txt asks for {', '.join(unmet)}, which this machine's Python does not have"
             raise StartError(msg)
-        return [sys.executable, "-m", "uvicorn", "--factory", _asgi_app(package), "--host", _HOST, "--no-access-log"]
+        return _asgi_app(package)
 
-    def start(self, deadline_seconds: float) -> None:
-        """Start the process and return when it answers /ping.
+    def _download(self, package: Path) -> None:
+        role, uri = self._model["ExecutionRoleArn"], self._model["PrimaryContainer"]["ModelDataUrl"]
+        archive = self._folder / "model.tar.gz"
+        try:
+            ObjectStore(self._account.client("s3", role), self._account.root / "cache").download_file(uri, archive)
+            unpack(archive, package)
+        except (DownloadError, AwsError) as error:
+            msg = f"Failed to download model data for the container from {uri}: {error}"
+            raise StartError(msg) from error
+        except ArchiveError as error:
+            msg = f"{uri} is {error}"
+            raise StartError(msg) from error
+        archive.unlink()
 
-        Raises:
-            StartError: It died, or did not answer in time.
-        """
-        command = self.prepare()
-        self._port = _free_port()
+    def _start_container(self, factory: str, listener: int) -> Container:
         package = self._folder / "model"
+        try:
+            credentials = self._account.role_environment(self._model["ExecutionRoleArn"])
+        except AwsError as error:
+            raise StartError(error.message) from error
         variables = {
-            **self._account.role_environment(self._model["ExecutionRoleArn"]),
+            **credentials,
             **self._model["PrimaryContainer"].get("Environment", {}),
             "SAGEMAKER_BASE_DIR": str(self._folder),
             "SM_MODEL_DIR": str(package),
             "PYTHONPATH": f"{package}:{package / 'code'}",
         }
-        environment = clean_environment(self._folder, variables)
-        self._container = Container([*command, "--port", str(self._port)], environment, package, self._on_line)
-        self._await_ping(self._container, deadline_seconds)
+        # -P: the package's modules come first, and none from beside the script.
+        command = [sys.executable, "-P", str(_SERVER), str(listener), factory]
+        return Container(command, clean_environment(self._folder, variables), package, self._on_line, [listener])
 
-    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> tuple[int, str, bytes]:
-        """Post a request and return status, content type and body of the answer.
-
-        Raises:
-            OSError: The server is gone, or did not answer in time.
-            http.client.HTTPException: It answered something that is no HTTP.
-        """
-        with self._lock:
-            self._in_flight += 1
-        try:
-            return self._post(body, headers, timeout_seconds)
-        finally:
-            with self._lock:
-                self._in_flight -= 1
-
-    def stop(self) -> None:
-        """End the process, after the requests that it is answering."""
-        self._closed.set()
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while self._in_flight and time.monotonic() < deadline:
-            time.sleep(_PING_SECONDS)
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-        if self._container:
-            self._container.stop(_GRACE_SECONDS)
-
-    def _download(self, package: Path) -> None:
-        role = self._model["ExecutionRoleArn"]
-        uri = self._model["PrimaryContainer"]["ModelDataUrl"]
-        archive = self._folder / "model.tar.gz"
-        try:
-            ObjectStore(self._account.client("s3", role), self._account.root / "cache").download_file(uri, archive)
-        except DownloadError as error:
-            msg = f"Failed to download model data for the container from {uri}: {error}"
-            raise StartError(msg) from error
-        try:
-            unpack(archive, package)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            msg = f"{uri} is not a tar.gz that can be unpacked: {error}"
-            raise StartError(msg) from error
-
-    def _await_ping(self, container: Container, deadline_seconds: float) -> None:
+    def _await_ping(self, container: Container, connections: Connections, deadline_seconds: float) -> None:
         deadline = time.monotonic() + deadline_seconds
         while not self._closed.is_set():
             if container.returncode is not None:
@@ -153,7 +164,7 @@ class ModelServer:
                 said = " ".join(container.tail[-_WORDS:]) or "it wrote nothing"
                 msg = f"The container ended with exit code {container.returncode} before it answered /ping: {said}"
                 raise StartError(msg)
-            if self._pings():
+            if connections.answers("/ping", _PING_TIMEOUT_SECONDS):
                 return
             if time.monotonic() >= deadline:
                 said = " ".join(container.tail[-_WORDS:])
@@ -162,41 +173,6 @@ class ModelServer:
             time.sleep(_PING_SECONDS)
         msg = "The endpoint was deleted before the container answered /ping"
         raise StartError(msg)
-
-    def _pings(self) -> bool:
-        connection = http.client.HTTPConnection(_HOST, self._port, timeout=_PING_TIMEOUT_SECONDS)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == _HTTP_OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def _post(self, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> tuple[int, str, bytes]:
-        connection = self._connection()
-        connection.timeout = timeout_seconds
-        if connection.sock:
-            connection.sock.settimeout(timeout_seconds)
-        try:
-            connection.request("POST", "/invocations", body, dict(headers))
-            response = connection.getresponse()
-            answer = response.status, response.headers.get("Content-Type", "application/octet-stream"), response.read()
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            self._idle.append(connection)
-        return answer
-
-    def _connection(self) -> http.client.HTTPConnection:
-        with self._lock:
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.sock and not _is_readable(connection.sock):
-                    return connection
-                connection.close()  # the server closed it while it was idle
-        return http.client.HTTPConnection(_HOST, self._port)
 
 
 def _asgi_app(package: Path) -> str:
@@ -208,28 +184,10 @@ def _asgi_app(package: Path) -> str:
     try:
         config = yaml.safe_load((package / "config.yaml").read_text(encoding="utf-8"))
         factory = config["applications"][0]["args"]["asgi_app"]
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
         msg = (
             "The local AWS serves packages for the Ray Serve image whose config.yaml names an ASGI factory in "
             f"applications[0].args.asgi_app; this one does not ({error!r})"
         )
         raise StartError(msg) from error
     return str(factory)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    """Tell whether an idle connection has something to read: only its end can be that."""
-    sock.settimeout(0)
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -6,7 +6,7 @@ from typing import Any
 from deployments.local_aws.account import Account
 from deployments.local_aws.protocol import Operation
 from deployments.local_aws.records import Record, Records, invalid, listing
-from deployments.local_aws.unsupported import refuse_unsupported
+from deployments.local_aws.tags import Tags
 
 
 class Models:
@@ -15,8 +15,8 @@ class Models:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
     """
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, account: Account, tags: Tags) -> None:
+        self._account, self._tags = account, tags
         self._records = Records()
 
     def operations(self) -> dict[str, Operation]:
@@ -30,16 +30,20 @@ class Models:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep a model, if its role can be assumed."""
-        refuse_unsupported("CreateModel", request)
         container = request.get("PrimaryContainer", {})
         if not container.get("Image") or not container.get("ModelDataUrl"):
             message = "The local AWS serves models with PrimaryContainer.Image and PrimaryContainer.ModelDataUrl only"
+            raise invalid(message)
+        if not container["ModelDataUrl"].startswith("s3://"):
+            message = f"PrimaryContainer.ModelDataUrl is {container['ModelDataUrl']!r}: it must begin with s3://"
             raise invalid(message)
         if "ExecutionRoleArn" not in request:
             message = "The local AWS downloads models as their role: give ExecutionRoleArn"
             raise invalid(message)
         self._account.role_environment(request["ExecutionRoleArn"])
-        return {"ModelArn": _keep(self._records, self._account, request, "Model", "model")}
+        arn = _arn(self._account, "model", request["ModelName"])
+        _keep(self._records, self._tags, request, "Model", arn)
+        return {"ModelArn": arn}
 
     def get(self, name: str) -> Record:
         """Return a model's description."""
@@ -51,8 +55,9 @@ class Models:
 
     def delete(self, request: dict[str, Any]) -> dict[str, Any]:
         """Forget a model; endpoints that serve it go on."""
-        name = request["ModelName"]
-        self._records.remove(name, invalid(f'Could not find model "{_arn(self._account, "model", name)}".'))
+        arn = _arn(self._account, "model", request["ModelName"])
+        self._records.remove(request["ModelName"], invalid(f'Could not find model "{arn}".'))
+        self._tags.forget(arn)
         return {}
 
 
@@ -62,8 +67,8 @@ class EndpointConfigs:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
     """
 
-    def __init__(self, account: Account, models: Models) -> None:
-        self._account, self._models = account, models
+    def __init__(self, account: Account, models: Models, tags: Tags) -> None:
+        self._account, self._models, self._tags = account, models, tags
         self._records = Records()
 
     def operations(self) -> dict[str, Operation]:
@@ -77,13 +82,18 @@ class EndpointConfigs:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep a configuration, if its models exist."""
-        refuse_unsupported("CreateEndpointConfig", request)
         for variant in request["ProductionVariants"]:
             if "ModelName" not in variant or "InstanceType" not in variant:
                 message = "The local AWS serves variants with ModelName and InstanceType only"
                 raise invalid(message)
             self._models.get(variant["ModelName"])
-        return {"EndpointConfigArn": _keep(self._records, self._account, request, "EndpointConfig", "endpoint-config")}
+        names = [variant["VariantName"] for variant in request["ProductionVariants"]]
+        if len(set(names)) < len(names):
+            message = f"Variant names must be unique, and these are not: {', '.join(names)}"
+            raise invalid(message)
+        arn = _arn(self._account, "endpoint-config", request["EndpointConfigName"])
+        _keep(self._records, self._tags, request, "EndpointConfig", arn)
+        return {"EndpointConfigArn": arn}
 
     def get(self, name: str) -> Record:
         """Return a configuration's description."""
@@ -96,7 +106,8 @@ class EndpointConfigs:
 
     def delete(self, request: dict[str, Any]) -> dict[str, Any]:
         """Forget a configuration; endpoints that were made of it go on."""
-        self._records.remove(request["EndpointConfigName"], self._missing(request["EndpointConfigName"]))
+        removed = self._records.remove(request["EndpointConfigName"], self._missing(request["EndpointConfigName"]))
+        self._tags.forget(removed["EndpointConfigArn"])
         return {}
 
     def _missing(self, name: str) -> Any:
@@ -108,14 +119,13 @@ def _arn(account: Account, kind: str, name: str) -> str:
     return f"arn:aws:sagemaker:{account.region}:{account.account_id}:{kind}/{name}"
 
 
-def _keep(records: Records, account: Account, request: dict[str, Any], prefix: str, kind: str) -> str:
-    name = request[f"{prefix}Name"]
-    arn = _arn(account, kind, name)
+def _keep(records: Records, tags: Tags, request: dict[str, Any], prefix: str, arn: str) -> None:
     described = {member: value for member, value in request.items() if member != "Tags"}
-    record = {**described, f"{prefix}Arn": arn, "CreationTime": datetime.now(UTC)}
-    words = kind.replace("-", " ").replace("config", "configuration")
-    records.add(name, record, invalid(f'Cannot create already existing {words} "{arn}".'))
-    return arn
+    record = {"EnableNetworkIsolation": False, **described, f"{prefix}Arn": arn, "CreationTime": datetime.now(UTC)}
+    words = {"Model": "model", "EndpointConfig": "endpoint configuration"}[prefix]
+    with records.lock:
+        records.add(request[f"{prefix}Name"], record, invalid(f'Cannot create already existing {words} "{arn}".'))
+        tags.keep(arn, request)
 
 
 def _members(prefix: str) -> tuple[str, ...]:

@@ -1,24 +1,35 @@
 """Objects between S3 and a job's folder: the job's own credentials, and a cache that makes a second download free."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 _THREADS = 16
+_S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)
+
+_Read = TypeVar("_Read")
+_log = logging.getLogger(__name__)
 
 
 class DownloadError(Exception):
     """Input data could not be had; the text is what SageMaker would give as the job's FailureReason."""
+
+
+class UploadError(Exception):
+    """What a job left could not be sent to S3."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +64,16 @@ class ObjectStore:
         objects = self._reading(source["S3Uri"], lambda: self._objects(source))
         if source.get("S3DataDistributionType") == "ShardedByS3Key":
             objects = sorted(objects, key=lambda item: item.key)[host_index::host_count]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            self._reading(source["S3Uri"], lambda: list(pool.map(lambda item: self._fetch(item, folder), objects)))
+        self._fetch_all(source["S3Uri"], objects, folder)
 
     def download_prefix(self, uri: str, folder: Path) -> None:
-        """Bring all below a prefix into a folder; nothing there is fine."""
-        for item in self._listed(uri):
-            self._fetch(item, folder)
+        """Bring all below a prefix into a folder; nothing there is fine.
+
+        Raises:
+            DownloadError: It may not be read.
+        """
+        objects = self._reading(uri, lambda: self._listed(uri))
+        self._fetch_all(uri, objects, folder)
 
     def download_file(self, uri: str, target: Path) -> None:
         """Bring one object.
@@ -72,14 +86,26 @@ class ObjectStore:
         self._reading(uri, lambda: self._s3.download_file(bucket, key, str(target)))
 
     def upload_file(self, path: Path, uri: str) -> None:
-        """Send one file."""
-        bucket, key = split_uri(uri)
-        self._s3.upload_file(str(path), bucket, key)
+        """Send one file.
 
-    def _reading(self, uri: str, read: Any) -> Any:
+        Raises:
+            UploadError: The service does not take it.
+        """
+        bucket, key = split_uri(uri)
+        try:
+            self._s3.upload_file(str(path), bucket, key)
+        except _S3_ERRORS as error:
+            msg = f"ClientError: Artifact upload failed: {uri}: {error}"
+            raise UploadError(msg) from error
+
+    def _fetch_all(self, uri: str, objects: list[Source], folder: Path) -> None:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._reading(uri, lambda: list(pool.map(lambda item: self._fetch(item, folder), objects)))
+
+    def _reading(self, uri: str, read: Callable[[], _Read]) -> _Read:
         try:
             return read()
-        except (ClientError, BotoCoreError) as error:
+        except (*_S3_ERRORS, OSError) as error:  # OSError: two keys want one place, or a name is too long
             msg = f"ClientError: Data download failed: {uri}: {error}"
             raise DownloadError(msg) from error
 
@@ -99,18 +125,17 @@ class ObjectStore:
     def _named_in(self, manifest_uri: str) -> list[Source]:
         """Return what a manifest names: [{"prefix": "s3://bucket/some/"}, "relative/key", ...]."""
         bucket, key = split_uri(manifest_uri)
-        entries = json.loads(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-        prefix = entries[0]["prefix"]
+        prefix, names = _parsed(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read(), manifest_uri)
         there = {item.key: item for item in self._listed(prefix)}
         own_bucket, own_prefix = split_uri(prefix)
-        missing = [name for name in entries[1:] if own_prefix + name not in there]
+        missing = [name for name in names if own_prefix + name not in there]
         if missing:
             msg = (
                 f"ClientError: Data download failed: {len(missing)} keys that {manifest_uri} names do not exist, "
                 f"first s3://{own_bucket}/{own_prefix}{missing[0]}"
             )
             raise DownloadError(msg)
-        return [Source(own_bucket, own_prefix + name, there[own_prefix + name].etag, name) for name in entries[1:]]
+        return [Source(own_bucket, own_prefix + name, there[own_prefix + name].etag, name) for name in names]
 
     def _listed(self, uri: str) -> list[Source]:
         bucket, prefix = split_uri(uri)
@@ -133,12 +158,28 @@ class ObjectStore:
             cached.parent.mkdir(parents=True, exist_ok=True)
             # Two jobs may fetch the same: each writes its own part, the rename is atomic.
             part = cached.with_name(f"{name}.{os.getpid()}-{threading.get_ident()}")
-            body = self._s3.get_object(Bucket=item.bucket, Key=item.key)["Body"]
+            body = self._s3.get_object(Bucket=item.bucket, Key=item.key, IfMatch=item.etag)["Body"]
             with part.open("wb") as file:
                 shutil.copyfileobj(body, file, 1 << 20)
             part.rename(cached)
         # A copy and no link: a script that writes into its input must not write into everybody's.
         shutil.copyfile(cached, target)
+
+
+def _parsed(manifest: bytes, uri: str) -> tuple[str, list[str]]:
+    """Return the prefix and the names in a manifest."""
+    try:
+        first, *names = json.loads(manifest)
+        prefix = first["prefix"]
+    except (ValueError, TypeError, KeyError) as error:
+        msg = (
+            f'ClientError: Data download failed: {uri} is no manifest, which is [{{"prefix": "s3://..."}}, "key", ...]'
+        )
+        raise DownloadError(msg) from error
+    if not all(isinstance(name, str) for name in (prefix, *names)):
+        msg = f"ClientError: Data download failed: {uri} names something that is no string"
+        raise DownloadError(msg)
+    return prefix, names
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -162,32 +203,48 @@ def _checked(place: str) -> PurePosixPath:
 
 
 class CheckpointSync:
-    """Keeps a prefix in S3 like a folder, every few seconds until closed, so that what was killed can go on."""
+    """Keeps a prefix in S3 like a folder, every few seconds until closed, so that what was killed can go on.
+
+    What is in the folders at the beginning is taken to be in S3 already.
+    """
 
     def __init__(self, store: ObjectStore, folders: Iterable[Path], uri: str, every_seconds: float) -> None:
         self._store, self._folders, self._uri = store, list(folders), uri.rstrip("/")
-        self._sent: dict[Path, tuple[int, int]] = {}
+        self._sent = {path: state for path, _name, state in self._files()}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(every_seconds,), daemon=True, name="checkpoints")
         self._thread.start()
 
     def close(self) -> None:
-        """Send what has changed since, and end."""
+        """Send what has changed since, and end.
+
+        Raises:
+            UploadError: The service does not take it.
+        """
         self._closing.set()
         self._thread.join()
         self._sync()
 
     def _run(self, every_seconds: float) -> None:
         while not self._closing.wait(every_seconds):
-            self._sync()
+            try:
+                self._sync()
+            except UploadError as error:
+                _log.warning("Checkpoints are sent again later: %s", error)
 
     def _sync(self) -> None:
-        for folder in self._folders:
-            for path in sorted(folder.rglob("*")):
+        for path, name, state in self._files():
+            if self._sent.get(path) != state:
                 try:
-                    state = path.stat()
-                    if path.is_file() and self._sent.get(path) != (state.st_mtime_ns, state.st_size):
-                        self._store.upload_file(path, f"{self._uri}/{path.relative_to(folder).as_posix()}")
-                        self._sent[path] = (state.st_mtime_ns, state.st_size)
+                    self._store.upload_file(path, f"{self._uri}/{name}")
                 except FileNotFoundError:
                     continue  # replaced or removed while we looked
+                self._sent[path] = state
+
+    def _files(self) -> Iterator[tuple[Path, str, tuple[int, int]]]:
+        for folder in self._folders:
+            for path in sorted(folder.rglob("*")):
+                with contextlib.suppress(FileNotFoundError):
+                    state = path.stat()
+                    if path.is_file():
+                        yield path, path.relative_to(folder).as_posix(), (state.st_mtime_ns, state.st_size)

@@ -8,7 +8,7 @@ from typing import Any
 from deployments.local_aws.protocol import AwsError
 
 Record = dict[str, Any]
-_PAGE = 100
+_PAGE = 10  # SageMaker's own, where MaxResults does not say otherwise
 
 
 class Records:

@@ -20,11 +20,26 @@ _RESERVED = re.compile(r"^sagemaker_")
 _PROGRAM = re.compile(r"^(?![-/])(?!.*(^|/)\.\.?(/|$))[\w.+/-]+\.py$", re.ASCII)
 
 
+# With these the toolkit starts the script another way, or uploads while it runs.
+_REFUSED_PARAMETERS = frozenset(
+    {
+        "sagemaker_distributed_dataparallel_enabled",
+        "sagemaker_mpi_enabled",
+        "sagemaker_multi_worker_mirrored_strategy_enabled",
+        "sagemaker_parameter_server_enabled",
+        "sagemaker_pytorch_ddp_enabled",
+        "sagemaker_pytorch_xla_multi_worker_enabled",
+        "sagemaker_s3_output",
+        "sagemaker_torch_distributed_enabled",
+    }
+)
+
+
 def check_hyperparameters(hyperparameters: dict[str, str]) -> None:
     """Refuse what script mode cannot run.
 
     Raises:
-        AwsError: No script is named, or its name leaves the folder of the program.
+        AwsError: No script is named, its name leaves the folder of the program, or another runner is asked for.
     """
     decoded = decode(hyperparameters)
     program, source = decoded.get("sagemaker_program"), decoded.get("sagemaker_submit_directory")
@@ -36,6 +51,12 @@ def check_hyperparameters(hyperparameters: dict[str, str]) -> None:
         raise invalid(message)
     if not _PROGRAM.match(str(program)):
         message = f"sagemaker_program is {program!r}: it must be the relative path of a .py file, without '..'"
+        raise invalid(message)
+    if not str(source).startswith("s3://"):
+        message = f"sagemaker_submit_directory is {source!r}: it must be the s3:// URI of a tar.gz"
+        raise invalid(message)
+    for name in sorted(_REFUSED_PARAMETERS & {name for name, value in decoded.items() if value}):
+        message = f"The local AWS does not implement the hyperparameter {name} of the training toolkit"
         raise invalid(message)
 
 
@@ -69,6 +90,7 @@ def write_configuration(base: Path, request: dict[str, Any], host: str, hosts: l
                     "S3DataDistributionType", "FullyReplicated"
                 ),
                 "RecordWrapperType": "None",
+                **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }
             for channel in request.get("InputDataConfig", [])
         },
@@ -89,7 +111,7 @@ def command(base: Path) -> list[str]:
     """Return the command line of the script, for a folder whose configuration is written."""
     hyperparameters = decode(_config(base, "hyperparameters"))
     own, framework = _divide(hyperparameters)
-    return [sys.executable, "--", framework["sagemaker_program"], *_arguments(own)]
+    return [sys.executable, framework["sagemaker_program"], *_arguments(own)]
 
 
 def environment(base: Path, job_name: str) -> dict[str, str]:

@@ -6,12 +6,12 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from deployments.local_aws import script_mode
 from deployments.local_aws.account import Account
 from deployments.local_aws.protocol import AwsError, Operation
 from deployments.local_aws.records import Record, Records, invalid, listing
+from deployments.local_aws.tags import Tags
+from deployments.local_aws.training_requests import check_training_request
 from deployments.local_aws.training_run import FailedError, TrainingRun
-from deployments.local_aws.unsupported import refuse_unsupported
 
 _MESSAGES = {
     "Starting": "Starting the training job",
@@ -47,8 +47,8 @@ class TrainingJobs:
     stop_grace_seconds = 120.0  # SageMaker's; the local AWS's own shutdown does not wait that long
     shutdown_grace_seconds = 2.0
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, account: Account, tags: Tags) -> None:
+        self._account, self._tags = account, tags
         self._records = Records()
         self._runs: dict[str, tuple[TrainingRun, threading.Thread]] = {}
 
@@ -64,14 +64,15 @@ class TrainingJobs:
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Accept a job and begin to run it."""
         name = request["TrainingJobName"]
-        refuse_unsupported("CreateTrainingJob", request)
-        script_mode.check_hyperparameters(request.get("HyperParameters", {}))
+        check_training_request(request)
         arn = f"arn:aws:sagemaker:{self._account.region}:{self._account.account_id}:training-job/{name}"
         record = self._new_record(request, arn)
         run = TrainingRun(  # the role is assumed here: one that cannot be is refused before there is a job
             self._account,
+            arn,
             request,
-            on_phase=lambda phase: self._enter(record, phase),
+            grace_seconds=self.stop_grace_seconds,
+            on_phase=lambda phase: self._progress(record, phase),
             on_metric=lambda *metric: self._take_metric(record, *metric),
         )
         clash = AwsError(
@@ -79,12 +80,14 @@ class TrainingJobs:
             "Job name must be unique within an AWS account and region, "
             f"and a job with this name already exists ({arn})",
         )
-        self._records.add(name, record, clash)
-        # A job of an earlier life of this folder may have left its files.
-        shutil.rmtree(self._account.root / "training-jobs" / name, ignore_errors=True)
         thread = threading.Thread(target=self._run, args=(run, record), daemon=True, name=f"job-{name}")
-        self._runs[name] = (run, thread)
-        thread.start()
+        with self._records.lock:
+            self._records.add(name, record, clash)
+            self._tags.keep(arn, request)
+            # A job of an earlier life of this folder may have left its files.
+            shutil.rmtree(run.folder, ignore_errors=True)
+            self._runs[name] = (run, thread)
+            thread.start()
         return {"TrainingJobArn": arn}
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -117,14 +120,16 @@ class TrainingJobs:
             if status == "InProgress":
                 record["TrainingJobStatus"] = "Stopping"
                 self._enter(record, "Stopping")
-        self._runs[name][0].stop(self.stop_grace_seconds)
+        self._runs[name][0].stop()
         return {}
 
     def stop(self) -> None:
         """End every job that runs."""
-        for run, _thread in self._runs.values():
+        with self._records.lock:
+            runs = list(self._runs.values())
+        for run, _thread in runs:
             run.stop(self.shutdown_grace_seconds)
-        for _run, thread in self._runs.values():
+        for _run, thread in runs:
             thread.join()
 
     def _get(self, name: str) -> Record:
@@ -134,6 +139,9 @@ class TrainingJobs:
         now = datetime.now(UTC)
         output = request["OutputDataConfig"]["S3OutputPath"].rstrip("/")
         record: Record = {
+            "EnableNetworkIsolation": False,
+            "EnableInterContainerTrafficEncryption": False,
+            "EnableManagedSpotTraining": False,
             **{member: value for member, value in request.items() if member not in _NOT_DESCRIBED},
             "TrainingJobArn": arn,
             "TrainingJobStatus": "InProgress",
@@ -141,25 +149,32 @@ class TrainingJobs:
             "LastModifiedTime": now,
             "SecondaryStatusTransitions": [],
             "FinalMetricDataList": [],
-            "EnableNetworkIsolation": False,
-            "EnableInterContainerTrafficEncryption": False,
-            "EnableManagedSpotTraining": False,
             "ModelArtifacts": {"S3ModelArtifacts": f"{output}/{request['TrainingJobName']}/output/model.tar.gz"},
         }
         self._enter(record, "Starting")
         return record
 
     def _run(self, run: TrainingRun, record: Record) -> None:
+        status, secondary, reason = "Failed", "Failed", ""
         try:
-            ended = run.run()
-            status = "Completed" if ended == "Completed" else "Stopped"
-            self._end(record, status, ended)
+            secondary = run.run()
+            status = "Completed" if secondary == "Completed" else "Stopped"
         except FailedError as error:
-            self._end(record, "Failed", "Failed", str(error))
+            reason = str(error)
         except Exception as error:
             # Whatever it was, the job must not be InProgress for ever; and it must be seen.
-            self._end(record, "Failed", "Failed", f"InternalServerError: the local AWS failed: {error!r}")
+            reason = f"InternalServerError: the local AWS failed: {error!r}"
             raise
+        finally:
+            # An instance is gone after its job: what is to stay is in S3 and in the logs.
+            shutil.rmtree(run.folder, ignore_errors=True)
+            self._end(record, status, secondary, reason)
+
+    def _progress(self, record: Record, phase: str) -> None:
+        """Enter a phase of the run; one that is being stopped does not begin to train any more."""
+        with self._records.lock:
+            if record["TrainingJobStatus"] == "InProgress" or phase == "Uploading":
+                self._enter(record, phase)
 
     def _enter(self, record: Record, phase: str) -> None:
         with self._records.lock:
@@ -170,7 +185,7 @@ class TrainingJobs:
             transitions.append({"Status": phase, "StartTime": now, "StatusMessage": _MESSAGES[phase]})
             record |= {"SecondaryStatus": phase, "LastModifiedTime": now}
             if phase == "Downloading":
-                record["TrainingStartTime"] = now
+                record["TrainingStartTime"] = now  # billing begins
 
     def _end(self, record: Record, status: str, secondary: str, reason: str = "") -> None:
         with self._records.lock:

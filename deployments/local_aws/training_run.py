@@ -1,7 +1,7 @@
 """One training job as it runs: folders, data, containers, and what is left of them in S3."""
 
+import os
 import re
-import tarfile
 import tempfile
 import threading
 import time
@@ -12,17 +12,20 @@ from typing import Any
 
 from deployments.local_aws import script_mode
 from deployments.local_aws.account import Account
-from deployments.local_aws.archives import files_below, pack, unpack
-from deployments.local_aws.containers import Container, clean_environment
+from deployments.local_aws.archives import ArchiveError, files_below, pack, unpack
+from deployments.local_aws.containers import Container, clean_environment, stop_all
 from deployments.local_aws.log_streams import LogStream
-from deployments.local_aws.object_store import CheckpointSync, DownloadError, ObjectStore
+from deployments.local_aws.object_store import CheckpointSync, DownloadError, ObjectStore, UploadError
 from deployments.local_aws.requirements import unmet_requirements
+from deployments.local_aws.training_requests import checkpoint_folder
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _REASON_LIMIT = 1024
 _LINES_IN_REASON = 12
 _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 5.0
+_COMMAND_LIMIT = 300
+_DEFAULT_RUNTIME_SECONDS = 86_400
 
 
 class FailedError(Exception):
@@ -34,7 +37,9 @@ class TrainingRun:
 
     Args:
         account: Whose job it is.
+        arn: The job's.
         request: The CreateTrainingJob request.
+        grace_seconds: Between SIGTERM and SIGKILL.
         on_phase: Called with each secondary status as it begins.
         on_metric: Called with name, value and time of each metric that the lines carry.
     """
@@ -42,28 +47,32 @@ class TrainingRun:
     def __init__(
         self,
         account: Account,
+        arn: str,
         request: dict[str, Any],
+        *,
+        grace_seconds: float,
         on_phase: Callable[[str], None],
         on_metric: Callable[[str, float, datetime], None],
     ) -> None:
-        self._account, self._request = account, request
+        self._account, self._arn, self._request = account, arn, request
         self._on_phase, self._on_metric = on_phase, on_metric
         self.name: str = request["TrainingJobName"]
+        self.folder = account.root / "training-jobs" / self.name
         self._store = ObjectStore(account.client("s3", request["RoleArn"]), account.root / "cache")
-        count = request["ResourceConfig"]["InstanceCount"]
-        self._hosts = [f"algo-{i + 1}" for i in range(count)]
-        self._folder = account.root / "training-jobs" / self.name
+        self._hosts = [f"algo-{i + 1}" for i in range(request["ResourceConfig"]["InstanceCount"])]
         self._metrics = [
             (metric["Name"], re.compile(metric["Regex"]))
             for metric in request["AlgorithmSpecification"].get("MetricDefinitions", [])
         ]
         self._containers: list[Container] = []
         self._stopping = threading.Event()
-        self._grace_seconds = 0.0
-
-    def stop(self, grace_seconds: float) -> None:
-        """Ask the containers to end, and end them after the grace."""
         self._grace_seconds = grace_seconds
+        self._kill_at = float("inf")
+
+    def stop(self, grace_seconds: float | None = None) -> None:
+        """Ask the containers to end, and end them after the grace; a second time can only shorten it."""
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        self._kill_at = min(self._kill_at, time.monotonic() + grace)
         self._stopping.set()
 
     def run(self) -> str:
@@ -72,27 +81,23 @@ class TrainingRun:
         Raises:
             FailedError: It failed.
         """
-        bases = [self._folder / host for host in self._hosts]
+        bases = [self.folder / host for host in self._hosts]
         try:
             self._on_phase("Downloading")
             self._prepare(bases)
-            with_checkpoints = self._checkpoints(bases)
-            try:
-                self._on_phase("Training")
-                ended = self._train(bases)
-            finally:
-                if with_checkpoints:
-                    with_checkpoints.close()
-        except DownloadError as error:
+            if self._stopping.is_set():
+                return "Stopped"
+            ended = self._train_with_checkpoints(bases)
+            self._on_phase("Uploading")
+            self._upload(bases)
+        except (DownloadError, UploadError) as error:
             raise FailedError(str(error)[:_REASON_LIMIT]) from error
-        self._on_phase("Uploading")
-        self._upload(bases)
         return ended
 
     def _prepare(self, bases: Sequence[Path]) -> None:
         channels = self._request.get("InputDataConfig", [])
         for index, (base, host) in enumerate(zip(bases, self._hosts, strict=True)):
-            for name in ("model", "output/data", "checkpoints", "code", "input/data"):
+            for name in ("model", "output/data", "code", "input/data"):
                 (base / name).mkdir(parents=True, exist_ok=True)
             script_mode.write_configuration(base, self._request, host, self._hosts)
             for channel in channels:
@@ -104,13 +109,18 @@ class TrainingRun:
 
     def _install_program(self, base: Path) -> None:
         source = script_mode.decode(self._request["HyperParameters"])["sagemaker_submit_directory"]
-        archive = base / "program.tar.gz"
+        archive = self.folder / f"{base.name}.tar.gz"
         self._store.download_file(source, archive)
         try:
             unpack(archive, base / "code")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            msg = f"ClientError: {source} is not a tar.gz that can be unpacked: {error}"
+        except ArchiveError as error:
+            msg = f"ClientError: {source} is {error}"
             raise FailedError(msg) from error
+        if (base / "code" / "setup.py").exists():
+            msg = (
+                f"ClientError: {source} has a setup.py, which the toolkit would install: the local AWS installs nothing"
+            )
+            raise FailedError(msg)
         unmet = unmet_requirements(base / "code" / "requirements.txt")
         if unmet:
             msg = (
@@ -119,27 +129,32 @@ class TrainingRun:
             )
             raise FailedError(msg)
 
-    def _checkpoints(self, bases: Sequence[Path]) -> CheckpointSync | None:
-        uri = self._request.get("CheckpointConfig", {}).get("S3Uri")
-        if uri is None:
-            return None
-        folders = [base / "checkpoints" for base in bases]
+    def _train_with_checkpoints(self, bases: Sequence[Path]) -> str:
+        config = self._request.get("CheckpointConfig")
+        if config is None:
+            return self._train(bases)
+        folders = [checkpoint_folder(config, base) for base in bases]
         for folder in folders:
-            self._store.download_prefix(uri.rstrip("/") + "/", folder)
-        return CheckpointSync(self._store, folders, uri, _CHECKPOINT_SECONDS)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._store.download_prefix(config["S3Uri"].rstrip("/") + "/", folder)
+        sync = CheckpointSync(self._store, folders, config["S3Uri"], _CHECKPOINT_SECONDS)
+        try:
+            return self._train(bases)
+        finally:
+            sync.close()
 
     def _train(self, bases: Sequence[Path]) -> str:
+        self._on_phase("Training")
         logs = self._account.client("logs")
         started = int(time.time())
         streams = [LogStream(logs, LOG_GROUP, f"{self.name}/{host}-{started}") for host in self._hosts]
         try:
-            if not self._stopping.is_set():
-                for base, stream in zip(bases, streams, strict=True):
-                    self._containers.append(self._start(base, stream))
+            for base, stream in zip(bases, streams, strict=True):
+                self._containers.append(self._start(base, stream))
             return self._watch(bases)
         finally:
-            for container in self._containers:
-                container.stop(self._grace_seconds)
+            # One that failed takes the others with it at once; a stop that was asked for, or the time limit, does not.
+            stop_all(self._containers, lambda: self._kill_at if self._stopping.is_set() else 0.0)
             for stream in streams:
                 stream.close()
 
@@ -153,10 +168,18 @@ class TrainingRun:
 
         variables = {
             **self._account.role_environment(self._request["RoleArn"]),
+            "TRAINING_JOB_ARN": self._arn,
+            **self._shared_machine(),
             **self._request.get("Environment", {}),
             **script_mode.environment(base, self.name),
         }
         return Container(script_mode.command(base), clean_environment(base, variables), base / "code", take)
+
+    def _shared_machine(self) -> dict[str, str]:
+        """Return what keeps hosts from taking all cores each: here they are one machine."""
+        if len(self._hosts) == 1:
+            return {}
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(self._hosts)))}
 
     def _take_metric(self, name: str, text: str) -> None:
         try:
@@ -165,7 +188,8 @@ class TrainingRun:
             return  # the pattern caught something that is no number; CloudWatch drops it too
 
     def _watch(self, bases: Sequence[Path]) -> str:
-        deadline = time.monotonic() + self._request["StoppingCondition"].get("MaxRuntimeInSeconds", 86_400)
+        condition = self._request.get("StoppingCondition", {})
+        deadline = time.monotonic() + condition.get("MaxRuntimeInSeconds", _DEFAULT_RUNTIME_SECONDS)
         while True:
             codes = [container.returncode for container in self._containers]
             failed = [i for i, code in enumerate(codes) if code]
@@ -179,6 +203,7 @@ class TrainingRun:
                     container.wait()
                 return "Completed"
             if time.monotonic() >= deadline:
+                self.stop()
                 return "MaxRuntimeExceeded"
             self._stopping.wait(_POLL_SECONDS)
 
@@ -189,8 +214,9 @@ class TrainingRun:
         if own.exists():
             words = own.read_text(encoding="utf-8", errors="replace")
             return f"AlgorithmError: {words}, exit code: {code}"[:_REASON_LIMIT]
-        head = f"AlgorithmError: ExecuteUserScriptError:\nExitCode {code}\nErrorMessage "
-        end = f"\nCommand {script_mode.command(base)[2]}, exit code: {code}"
+        line = " ".join(script_mode.command(base))[:_COMMAND_LIMIT]
+        head, end = f'AlgorithmError: ExecuteUserScriptError:\nExitCode {code}\nErrorMessage "', f'"\nCommand "{line}"'
+        end += f", exit code: {code}"
         words = "\n".join(container.tail[-_LINES_IN_REASON:])
         # The end of a traceback says what happened: cut from the front.
         return f"{head}{words[-(_REASON_LIMIT - len(head) - len(end)) :]}{end}"
@@ -201,10 +227,14 @@ class TrainingRun:
         self._upload_packed([base / "output" / "data" for base in bases], f"{output}/output.tar.gz", even_empty=False)
 
     def _upload_packed(self, folders: Sequence[Path], uri: str, *, even_empty: bool) -> None:
-        files = files_below(folders)
+        try:
+            files = files_below(folders)
+        except ArchiveError as error:
+            msg = f"ClientError: Artifact upload failed: {error}"
+            raise UploadError(msg) from error
         if not files and not even_empty:
             return
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tar.gz") as packed:
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tar.gz") as packed:
             pack(files, packed)
             packed.flush()
             self._store.upload_file(Path(packed.name), uri)

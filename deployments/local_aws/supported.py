@@ -1,0 +1,161 @@
+"""What of a SageMaker request the local AWS does: whatever is not in these tables is refused, never pretended.
+
+A path names a member and all that is below it; lists are passed through. No path is the beginning of another.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deployments.local_aws.protocol import AwsError
+
+_PAGES = (
+    "CreationTimeAfter",
+    "CreationTimeBefore",
+    "LastModifiedTimeAfter",
+    "LastModifiedTimeBefore",
+    "MaxResults",
+    "NameContains",
+    "NextToken",
+    "SortBy",
+    "SortOrder",
+)
+
+# What happens as it is asked for.
+HONOURED: Mapping[str, tuple[str, ...]] = {
+    "CreateTrainingJob": (
+        "TrainingJobName",
+        "AlgorithmSpecification.MetricDefinitions",
+        "CheckpointConfig",
+        "Environment",
+        "HyperParameters",
+        "InputDataConfig.ChannelName",
+        "InputDataConfig.ContentType",
+        "InputDataConfig.DataSource.S3DataSource.S3DataDistributionType",
+        "InputDataConfig.DataSource.S3DataSource.S3Uri",
+        "OutputDataConfig.S3OutputPath",
+        "ResourceConfig.InstanceCount",
+        "RoleArn",
+        "StoppingCondition.MaxRuntimeInSeconds",
+        "Tags",
+    ),
+    "ListTrainingJobs": (*_PAGES, "StatusEquals"),
+    "CreateModel": (
+        "ModelName",
+        "ExecutionRoleArn",
+        "PrimaryContainer.Environment",
+        "PrimaryContainer.ModelDataUrl",
+        "Tags",
+    ),
+    "ListModels": _PAGES,
+    "CreateEndpointConfig": (
+        "EndpointConfigName",
+        "ProductionVariants.ContainerStartupHealthCheckTimeoutInSeconds",
+        "ProductionVariants.InitialInstanceCount",
+        "ProductionVariants.InitialVariantWeight",
+        "ProductionVariants.ModelName",
+        "ProductionVariants.VariantName",
+        "Tags",
+    ),
+    "ListEndpointConfigs": _PAGES,
+    "CreateEndpoint": ("EndpointName", "EndpointConfigName", "Tags"),
+    "UpdateEndpoint": ("EndpointName", "EndpointConfigName"),
+    "ListEndpoints": (*_PAGES, "StatusEquals"),
+    "InvokeEndpoint": ("EndpointName", "Body", "ContentType", "Accept", "CustomAttributes", "TargetVariant"),
+}
+
+# What changes nothing here, and is only recorded: this machine's Python runs the code whatever the image is; all is one
+# machine, so there are no disks, networks and instance types to choose; nothing is kept under keys.
+RECORDED: Mapping[str, tuple[str, ...]] = {
+    "CreateTrainingJob": (
+        "AlgorithmSpecification.EnableSageMakerMetricsTimeSeries",
+        "AlgorithmSpecification.TrainingImage",
+        "AlgorithmSpecification.TrainingImageConfig",
+        "EnableInterContainerTrafficEncryption",
+        "ExperimentConfig",
+        "InfraCheckConfig",
+        "OutputDataConfig.KmsKeyId",
+        "ProfilerConfig",
+        "ResourceConfig.InstanceType",
+        "ResourceConfig.VolumeKmsKeyId",
+        "ResourceConfig.VolumeSizeInGB",
+        "StoppingCondition.MaxPendingTimeInSeconds",
+        "VpcConfig",
+    ),
+    "CreateModel": (
+        "PrimaryContainer.ContainerHostname",
+        "PrimaryContainer.Image",
+        "PrimaryContainer.ImageConfig",
+        "VpcConfig",
+    ),
+    "CreateEndpointConfig": (
+        "KmsKeyId",
+        "ProductionVariants.InferenceAmiVersion",
+        "ProductionVariants.InstanceType",
+        "ProductionVariants.ModelDataDownloadTimeoutInSeconds",
+        "ProductionVariants.VariantInstanceProvisionTimeoutInSeconds",
+        "ProductionVariants.VolumeSizeInGB",
+        "VpcConfig",
+    ),
+    "InvokeEndpoint": ("InferenceId",),
+}
+
+# What is there with some of its values only. FastFile means File here: the files are there before the script begins,
+# and it reads them in the same way.
+ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "CreateTrainingJob": {
+        "AlgorithmSpecification.TrainingInputMode": ("File", "FastFile"),
+        "EnableManagedSpotTraining": (False,),
+        "EnableNetworkIsolation": (False,),
+        "InputDataConfig.CompressionType": ("None",),  # AWS has another for Pipe only
+        "InputDataConfig.DataSource.S3DataSource.S3DataType": ("S3Prefix", "ManifestFile"),
+        "InputDataConfig.InputMode": ("File", "FastFile"),
+        "InputDataConfig.RecordWrapperType": ("None",),
+        "OutputDataConfig.CompressionType": ("GZIP",),
+        "RemoteDebugConfig.EnableRemoteDebug": (False,),
+        "ResourceConfig.KeepAlivePeriodInSeconds": (0,),
+    },
+    "CreateModel": {
+        "EnableNetworkIsolation": (False,),
+        "PrimaryContainer.Mode": ("SingleModel",),
+    },
+    "CreateEndpointConfig": {
+        "EnableNetworkIsolation": (False,),
+        "ProductionVariants.EnableSSMAccess": (False,),
+        "ProductionVariants.RoutingConfig.RoutingStrategy": ("LEAST_OUTSTANDING_REQUESTS",),
+    },
+    "UpdateEndpoint": {
+        "RetainAllVariantProperties": (False,),
+        "RetainDeploymentConfig": (False,),
+    },
+}
+
+
+def refuse_unsupported(operation: str, request: Mapping[str, Any], code: str = "ValidationException") -> None:
+    """Refuse a request that asks for something that would not happen.
+
+    Raises:
+        AwsError: Of the code; it names what is not implemented.
+    """
+    done = {*HONOURED.get(operation, ()), *RECORDED.get(operation, ())}
+    only = ONLY.get(operation, {})
+    for path, value in _members(request, "", done | only.keys()):
+        if path in only and value not in only[path]:
+            message = f"The local AWS does not implement {path}={value} of {operation}, only "
+            raise AwsError(code, message + " or ".join(str(item) for item in only[path]))
+        if path not in only and path not in done:
+            message = f"The local AWS does not implement {path} of {operation}: leave it out"
+            raise AwsError(code, message)
+
+
+def _members(value: Any, path: str, known: set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the known paths in a value with what is there, and the first of each that leads to none."""
+    if path in known:
+        yield path, value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _members(item, path, known)
+    elif isinstance(value, Mapping) and any(longer.startswith(f"{path}.") or not path for longer in known):
+        for name, member in value.items():
+            yield from _members(member, f"{path}.{name}".lstrip("."), known)
+    else:
+        yield path, value
