@@ -51,6 +51,7 @@ def training_curves(epochs: Sequence[Epoch], best_epoch: int) -> bytes:
             panel.plot(passes, [getattr(epoch, f"valid_{name}") for epoch in epochs], color=_PLAIN, label="valid")
             panel.axvline(best_epoch, color=_GOOD, linestyle=":", label="kept")
             panel.set_xlabel("epoch")
+            panel.xaxis.get_major_locator().set_params(integer=True)  # there is no epoch 2.5
             panel.set_title(name)
         axes[0].legend(frameon=False)
 
