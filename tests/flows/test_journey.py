@@ -193,7 +193,9 @@ def test_teardown_says_what_would_go_then_takes_it_and_leaves_what_is_not_ours(
     refused = run_flow("teardown", "--endpoint", "flows-but-not-ours")
     assert refused.returncode == 1
     assert "does not carry the tag" in refused.stderr
-    names = [endpoint["EndpointName"] for endpoint in sagemaker.list_endpoints()["Endpoints"]]
+    # Endpoints of other tests have other names.
+    named = sagemaker.list_endpoints(NameContains="flows-")["Endpoints"]
+    names = [endpoint["EndpointName"] for endpoint in named]
     assert names == ["flows-but-not-ours"]
     sagemaker.delete_endpoint(EndpointName="flows-but-not-ours")
     assert load_settings().bucket
