@@ -25,7 +25,8 @@ from tasks.contracts import (
     RunReport,
 )
 from tasks.costs import endpoint_cost, training_cost
-from tasks.reports import report_costs, usd, write_report
+from tasks.markdown import usd
+from tasks.reports import report_costs, write_report
 
 # What suits pictures of things: a network that has seen ImageNet, of which only the last layer is trained.
 PHOTO_HYPERPARAMETERS = Hyperparameters(

@@ -1,7 +1,5 @@
 """What a run leaves for people: an artifact per step, and the whole as files under runs/."""
 
-import base64
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +20,9 @@ from tasks.contracts import (
     TrainingReport,
     UploadResult,
 )
+from tasks.markdown import escape, machines, picture, table, to_page, usd
 
 _WORST_CONFUSIONS = 5
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328; }}
-h1, h2 {{ line-height: 1.2; }} h2 {{ margin-top: 2.5rem; border-bottom: 1px solid #d1d9e0; padding-bottom: .3rem; }}
-table {{ border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }}
-th, td {{ border: 1px solid #d1d9e0; padding: .3rem .7rem; text-align: left; }} th {{ background: #f6f8fa; }}
-img {{ max-width: 100%; height: auto; }} code {{ overflow-wrap: anywhere; }}
-</style></head><body>
-{body}
-</body></html>
-"""
 
 
 @task
@@ -144,44 +130,9 @@ def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
     facts = run.model_dump(mode="json", exclude={"deployment": {"answers": {"__all__": {"image": {"body"}}}}})
     (place / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     page = place / "report.html"
-    page.write_text(_PAGE.format(title=html.escape(run.title), body=to_html(text)), encoding="utf-8")
+    page.write_text(to_page(run.title, text), encoding="utf-8")
     create_markdown_artifact(text, key="final-report", description=run.title)
     return str(page)
-
-
-def to_html(markdown: str) -> str:
-    """Return the HTML of a report's markdown; HTML inside of it is shown, not obeyed."""
-    from markdown_it import MarkdownIt  # noqa: PLC0415 - only the last task of a run needs it
-
-    return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a markdown table; cells are escaped."""
-    lines = [list(header), ["---"] * len(header), *([escape(str(cell)) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def picture(title: str, png: bytes) -> str:
-    """Return a picture as markdown that carries its own bytes."""
-    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
-def escape(text: str) -> str:
-    """Return text that markdown shows as it is: names of classes and files come from outside."""
-    for character in "\\`*_[]|<>":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("\n", " ")
-
-
-def machines(instance_type: str, count: int) -> str:
-    """Return how a person names machines."""
-    return instance_type if count == 1 else f"{count} x {instance_type}"
-
-
-def usd(amount: float | None) -> str:
-    """Return dollars as a person reads them; four digits, since a demo costs less than a cent."""
-    return "unknown" if amount is None else f"${amount:.4f}"
 
 
 def _publish(key: str, title: str, parts: Sequence[str]) -> Section:

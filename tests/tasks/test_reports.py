@@ -6,7 +6,7 @@ from PIL import Image
 
 from tasks import charts
 from tasks.contracts import Epoch, LabelledImage
-from tasks.reports import escape, picture, table, to_html
+from tasks.markdown import escape, picture, table, to_html
 
 PIXEL = io.BytesIO()
 Image.new("L", (8, 8)).save(PIXEL, "PNG")
