@@ -56,7 +56,8 @@ class Credentials:
 class Account:
     """The account: its number, region, folder, administrator and roles.
 
-    ``endpoint_url`` is empty until the server listens.
+    ``endpoint_url`` is empty until the server listens. ``types_without_capacity`` are the instance types of which the
+    region has no more, `spot:TYPE` as spot only: who asks for one is told so, as it happens on AWS.
     """
 
     def __init__(self, root: Path, region: str = "us-east-1") -> None:
@@ -64,6 +65,7 @@ class Account:
         self.region = region
         self.root = root
         self.endpoint_url = ""
+        self.types_without_capacity: set[str] = set()
         self.credentials = self._create_administrator()
         self._session = boto3.Session(botocore_session=botocore.session.Session(session_vars=_NO_PROFILES))
         self._clients: dict[str, Any] = {}
@@ -76,10 +78,23 @@ class Account:
             AwsError: The role does not exist or does not trust the principal.
         """
         if role_arn is not None:
-            return self._make_client(service, self.assume_as_service(role_arn, principal))
+            return self.client_with(service, self.assume_as_service(role_arn, principal))
         if service not in self._clients:
-            self._clients[service] = self._make_client(service, self.credentials)
+            self._clients[service] = self.client_with(service, self.credentials)
         return self._clients[service]
+
+    def client_with(self, service: str, credentials: Credentials) -> Any:
+        """Return a boto3 client through the gateway with the credentials."""
+        with self._lock:  # making a client is the one thing in boto3 that threads must not do at once
+            return self._session.client(  # type: ignore[call-overload]
+                service,
+                region_name=self.region,
+                endpoint_url=self.endpoint_url,
+                aws_access_key_id=credentials.access_key_id,
+                aws_secret_access_key=credentials.secret_access_key,
+                aws_session_token=credentials.session_token,
+                config=_CLIENT_CONFIG,
+            )
 
     def role_environment(self, role_arn: str, *, principal: str = "sagemaker.amazonaws.com") -> dict[str, str]:
         """Return the variables with which a job's process calls AWS as its role.
@@ -102,8 +117,8 @@ class Account:
             variables["AWS_SESSION_TOKEN"] = credentials.session_token
         return variables
 
-    def assume_as_service(self, role_arn: str, principal: str) -> Credentials:
-        """Return temporary credentials of the role, as SageMaker or Lambda take them for a job.
+    def assume_as_service(self, role_arn: str, principal: str, session_name: str | None = None) -> Credentials:
+        """Return temporary credentials of the role, as SageMaker, Lambda or EC2 take them.
 
         Raises:
             AwsError: The role does not exist or does not trust the principal.
@@ -118,7 +133,7 @@ class Account:
                 ),
             )
             raise AwsError(code, message)
-        return self.assume_role(role_arn, _session_name(principal), JOB_SESSION_SECONDS)
+        return self.assume_role(role_arn, session_name or _session_name(principal), JOB_SESSION_SECONDS)
 
     def assume_role(self, role_arn: str, session_name: str, duration_seconds: int) -> Credentials:
         """Return temporary credentials that moto's STS knows; whether the caller may have them is checked before."""
@@ -173,18 +188,6 @@ class Account:
         key = self._iam.create_access_key(ADMINISTRATOR)
         key.secret_access_key = secrets.token_urlsafe(30)
         return Credentials(key.access_key_id, key.secret_access_key)
-
-    def _make_client(self, service: str, credentials: Credentials) -> Any:
-        with self._lock:  # making a client is the one thing in boto3 that threads must not do at once
-            return self._session.client(  # type: ignore[call-overload]
-                service,
-                region_name=self.region,
-                endpoint_url=self.endpoint_url,
-                aws_access_key_id=credentials.access_key_id,
-                aws_secret_access_key=credentials.secret_access_key,
-                aws_session_token=credentials.session_token,
-                config=_CLIENT_CONFIG,
-            )
 
 
 def _trusts(role: Role, kind: str, principal: str) -> bool:

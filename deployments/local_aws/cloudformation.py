@@ -16,6 +16,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.iam.models import ManagedPolicy, Role, iam_backends
 from moto.s3.models import FakeBucket, S3Backend, s3_backends
 
+from deployments.local_aws import stack_resources  # noqa: F401 - registers its models
 from deployments.local_aws.protocol import AwsError
 
 # The properties that are kept, by resource type. What is not here is refused.
@@ -38,6 +39,10 @@ _PROPERTIES: dict[str, frozenset[str]] = {
     "AWS::IAM::ManagedPolicy": frozenset(
         {"Description", "Groups", "ManagedPolicyName", "Path", "PolicyDocument", "Roles", "Users"}
     ),
+    "AWS::IAM::InstanceProfile": frozenset({"InstanceProfileName", "Path", "Roles"}),
+    # Its rules are left out: moto drops those of the way out.
+    "AWS::EC2::SecurityGroup": frozenset({"GroupDescription", "Tags", "VpcId"}),
+    "AWS::Logs::LogGroup": frozenset({"LogGroupName", "RetentionInDays"}),
 }
 _RULE_PROPERTIES = frozenset(
     {"Id", "Status", "Prefix", "ExpirationInDays", "AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration"}

@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> int:
     try:
         if options.command:
             kept = _find_kept(options.root or DEFAULT_ROOT) if options.kept else None
-            return _run_against(kept, options.command) if kept else _wrap(options.command, options.port, options.root)
-        return _serve(options.port or 0, options.root or DEFAULT_ROOT)
+            return _run_against(kept, options.command) if kept else _wrap(options)
+        return _serve(options)
     except PortInUseError as error:
         _say(str(error))
         return 1
@@ -54,6 +54,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kept", action="store_true", help="with --: use the one that is kept running, if there is one"
     )
+    parser.add_argument(
+        "--no-capacity",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="an instance type that is not to be had, spot:TYPE as spot only, to try what happens then; repeatable",
+    )
     ours, dashes, command = arguments, [], []
     if "--" in arguments:
         split = arguments.index("--")
@@ -65,10 +72,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _serve(port: int, root: Path) -> int:
+def _serve(options: argparse.Namespace) -> int:
     stop = threading.Event()
-    with _handling(lambda _number: stop.set()), running(root.resolve(), port) as local_aws:
-        lay_foundation(local_aws.account)
+    root: Path = options.root or DEFAULT_ROOT
+    with _handling(lambda _number: stop.set()), running(root.resolve(), options.port) as local_aws:
+        _furnish(local_aws, options)
         _export(local_aws, root / ENVIRONMENT_FILE)
         _say(f"The local AWS listens on {local_aws.endpoint_url}; Ctrl-C ends it.")
         stop.wait()
@@ -110,13 +118,18 @@ def _run_against(variables: dict[str, str], command: list[str]) -> int:
         return forwarding.run(command, {**inherited, **variables})
 
 
-def _wrap(command: list[str], port: int, root: Path | None) -> int:
+def _wrap(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="local-aws-", ignore_cleanup_errors=True) as temporary:
         forwarding = _Forwarding()
-        directory = root.resolve() if root else Path(temporary)
-        with _handling(forwarding.forward), running(directory, port) as local_aws:
-            lay_foundation(local_aws.account)
-            return forwarding.run(command, {**os.environ, **local_aws.environment})
+        directory = options.root.resolve() if options.root else Path(temporary)
+        with _handling(forwarding.forward), running(directory, options.port) as local_aws:
+            _furnish(local_aws, options)
+            return forwarding.run(options.command, {**os.environ, **local_aws.environment})
+
+
+def _furnish(local_aws: LocalAws, options: argparse.Namespace) -> None:
+    local_aws.account.types_without_capacity |= set(options.no_capacity)
+    lay_foundation(local_aws.account)
 
 
 class _Forwarding:

@@ -69,7 +69,7 @@ class Gateway:
         operation = service.operations.get(call.name)
         if operation is not None:
             return wire.answer(call, _run(operation, service.name, call))
-        if service.moto is None:
+        if service.moto is None or not service.moto_has(call.name):
             raise not_implemented(service.name, call.name)
         environ["wsgi.input"] = BytesIO(call.body)
         return self._moto.call(service.moto, environ)

@@ -1,6 +1,7 @@
 """The local AWS as a server in this process: loopback only, its own credentials, gone when the block ends."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class LocalAws:
             "NO_PROXY": no_proxy,
             "no_proxy": no_proxy,
             "SAGEMAKER_FLOWS_POLL_SECONDS": POLL_SECONDS,
+            # The machine images here are this machine, and the environment with torch is this one.
+            "SAGEMAKER_FLOWS_EC2_VENV": sys.prefix,
         }
 
 

@@ -1,12 +1,15 @@
 """Which services the local AWS has, and what stands behind each: an executor of ours, moto, or both."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.local_aws.account import Account
 from deployments.local_aws.cloudformation import check_template_request
+from deployments.local_aws.deep_learning_amis import publish_deep_learning_amis
+from deployments.local_aws.instances import INSTANCE_STATE_OPERATIONS, Instances
 from deployments.local_aws.protocol import AwsError, Operation
+from deployments.local_aws.run_command import PARAMETER_OPERATIONS, RunCommand
 from deployments.local_aws.sagemaker_service import SageMaker
 
 Guard = Callable[[dict[str, Any]], None]
@@ -20,6 +23,8 @@ class Service:
     name: str  # botocore's
     operations: Mapping[str, Operation] = field(default_factory=dict)
     moto: str | None = None
+    moto_operations: Collection[str] | None = None
+    """Which of the others moto has; None for all that it knows."""
     guards: Mapping[str, Guard] = field(default_factory=dict)
     max_body_bytes: int | None = None
 
@@ -27,6 +32,10 @@ class Service:
     def needs_routing(self) -> bool:
         """Whether it matters here which operation is called; what is moto's alone goes straight to moto."""
         return bool(self.operations or self.guards or self.moto is None)
+
+    def moto_has(self, operation: str) -> bool:
+        """Whether moto is to answer an operation that is not ours."""
+        return self.moto is not None and (self.moto_operations is None or operation in self.moto_operations)
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,24 @@ class Catalogue:
 def standard_catalogue(account: Account) -> Catalogue:
     """Return the services of the local AWS, with executors for the account."""
     sagemaker = SageMaker(account)
+    instances = Instances(account)
+    commands = RunCommand(account, instances)
+    publish_deep_learning_amis(account)
     services = {
         "sagemaker": (
             Service("sagemaker", sagemaker.operations()),
             Service("sagemaker-runtime", sagemaker.runtime_operations(), max_body_bytes=INVOKE_ENDPOINT_MAX_BYTES),
         ),
+        "ec2": (Service("ec2", instances.operations(), "ec2", INSTANCE_STATE_OPERATIONS),),
+        "ssm": (Service("ssm", commands.operations(), "ssm", PARAMETER_OPERATIONS),),
         **state_services(account),
     }
-    return Catalogue(services, sagemaker.stop)
+
+    def stop() -> None:
+        for executor in (sagemaker, instances, commands):
+            executor.stop()
+
+    return Catalogue(services, stop)
 
 
 INVOKE_ENDPOINT_MAX_BYTES = 25 * 1024 * 1024

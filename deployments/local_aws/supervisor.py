@@ -3,7 +3,8 @@
 Started as a script, with a pipe as standard input that the local AWS holds open: when the pipe closes, for whatever
 reason (kill -9 too), every descendant dies, also those that went into a session of their own, as torchrun's workers
 do. The command has a process group of its own, so that it cannot signal the supervisor by signalling its group.
-It imports little: every container pays.
+With --linger FD, as on a machine, what the command leaves behind lives on until the pipe closes: then the command's
+exit code is written to that descriptor as soon as there is one. It imports little: every container pays.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ class _Supervisor:
         self._command: subprocess.Popen[bytes] | None = None
         self._asked_to_end = False
 
-    def run(self, command: list[str]) -> int:
+    def run(self, command: list[str], tell: int | None = None) -> int:
         _adopt_orphans()
         signal.signal(signal.SIGTERM, lambda *_: self._terminate())
         # What this process inherited on purpose, a listening socket, is the command's too.
@@ -36,8 +37,12 @@ class _Supervisor:
             self._terminate()
         threading.Thread(target=self._die_with_the_starter, daemon=True).start()
         code = self._command.wait()
+        code = code if code >= 0 else _SIGNALLED - code
+        if tell is not None:
+            os.write(tell, str(code).encode())
+            _outlive_orphans()
         self._kill_all()
-        return code if code >= 0 else _SIGNALLED - code
+        return code
 
     def _terminate(self) -> None:
         self._asked_to_end = True
@@ -70,6 +75,13 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def _outlive_orphans() -> None:
+    """Return when the last of what the command left behind has ended."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
 def _descendants() -> set[int]:
     """Return what lives below this process, as /proc knows it; nothing where there is no /proc."""
     parents: dict[int, int] = {}
@@ -87,5 +99,13 @@ def _descendants() -> set[int]:
     return found
 
 
+def _main(arguments: list[str]) -> int:
+    if arguments[0] != "--linger":
+        return _Supervisor().run(arguments)
+    tell = int(arguments[1])
+    os.set_inheritable(tell, False)  # noqa: FBT003 - the command must not hold it
+    return _Supervisor().run(arguments[2:], tell)
+
+
 if __name__ == "__main__":
-    sys.exit(_Supervisor().run(sys.argv[1:]))
+    sys.exit(_main(sys.argv[1:]))

@@ -28,6 +28,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "structure": (dict,),
 }
 _SHOWN_LENGTH = 200  # of a value in a message
+_SHOWN_CHOICES = 400  # of an enumeration: EC2 has more than a thousand instance types
 
 
 def validate(request: dict[str, Any], shape: StructureShape | None, code: str = "ValidationException") -> None:
@@ -126,7 +127,7 @@ def _scalar_violations(value: Any, shape: Shape, path: str) -> Iterator[str]:
 def _string_violations(value: str, shape: Shape, path: str) -> Iterator[str]:
     enum = shape.metadata.get("enum")
     if enum and value not in enum:
-        yield _violation(value, path, f"Member must satisfy enum value set: [{', '.join(enum)}]")
+        yield _violation(value, path, f"Member must satisfy enum value set: [{', '.join(enum[:_SHOWN_CHOICES])}]")
     source = shape.metadata.get("pattern")
     pattern = _compiled(source) if source else None
     if pattern is not None and not pattern.fullmatch(value):

@@ -106,6 +106,8 @@ def parse(call: Call) -> dict[str, Any]:
 
 
 def _validation_code(call: Call) -> str:
+    if call.model.service_model.service_name == "ec2":
+        return "InvalidParameterValue"
     named = "ValidationError" in call.model.service_model.shape_names  # as in sagemaker-runtime
     return "ValidationError" if named or call.protocol == "query" else "ValidationException"
 

@@ -59,7 +59,15 @@ def test_the_template_is_valid_on_aws() -> None:
 
 def test_the_outputs_are_what_the_flows_read(outputs: dict[str, str]) -> None:
     assert outputs["BucketName"] == "sagemaker-flows-123456789012-us-east-1"
-    assert set(outputs) == {"BucketName", "TrainingRoleArn", "EndpointRoleArn", "WorkerPolicyArn"}
+    assert set(outputs) == {
+        "BucketName",
+        "TrainingRoleArn",
+        "EndpointRoleArn",
+        "WorkerPolicyArn",
+        "InstanceProfileName",
+        "InstanceSecurityGroupId",
+        "CommandLogGroup",
+    }
 
 
 def test_the_bucket_is_encrypted(s3: Any, bucket: str) -> None:
@@ -132,25 +140,95 @@ def test_an_endpoint_writes_nothing_but_logs_and_metrics(outputs: dict[str, str]
     assert writing == {"cloudwatch:PutMetricData", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"}
 
 
-def test_the_worker_passes_its_two_roles_to_sagemaker_only(outputs: dict[str, str]) -> None:
+def worker_policy(outputs: dict[str, str]) -> dict[str, Any]:
     iam = boto3.client("iam")
     policy = iam.get_policy(PolicyArn=outputs["WorkerPolicyArn"])["Policy"]
     version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
-    passed = statements(version["PolicyVersion"]["Document"])["HandRolesToSageMaker"]
-    assert passed["Resource"] == [outputs["TrainingRoleArn"], outputs["EndpointRoleArn"]]
-    assert passed["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    document: Any = version["PolicyVersion"]["Document"]
+    return dict(document)
+
+
+def test_the_worker_passes_each_role_to_its_own_service_only(outputs: dict[str, str]) -> None:
+    passed = statements(worker_policy(outputs))
+    to_sagemaker, to_ec2 = passed["HandRolesToSageMaker"], passed["HandRoleToInstances"]
+    assert to_sagemaker["Resource"] == [outputs["TrainingRoleArn"], outputs["EndpointRoleArn"]]
+    assert to_sagemaker["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    assert to_ec2["Resource"] == instance_role(outputs)["Arn"]
+    assert to_ec2["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+
+
+def test_the_workers_policy_fits_into_one(outputs: dict[str, str]) -> None:
+    """IAM takes 6,144 characters; the longest names that there are need 400 more than these."""
+    assert len(json.dumps(worker_policy(outputs), separators=(",", ":"))) < 6_144 - 400
+
+
+def test_the_worker_launches_and_ends_tagged_instances_only(outputs: dict[str, str]) -> None:
+    allowed = statements(worker_policy(outputs))
+    assert allowed["LaunchTagged"]["Condition"] == {"StringEquals": {"aws:RequestTag/project": "sagemaker-flows"}}
+    assert allowed["EndOwn"]["Condition"] == {"StringEquals": {"aws:ResourceTag/project": "sagemaker-flows"}}
+    assert allowed["OnOwnInstances"]["Condition"] == {"StringEquals": {"ssm:resourceTag/project": "sagemaker-flows"}}
+    assert allowed["TagAtLaunch"]["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
+    groups = [one for one in allowed["LaunchWith"]["Resource"] if ":security-group/" in one]
+    assert [one.rpartition("/")[2] for one in groups] == [outputs["InstanceSecurityGroupId"]]
+
+
+def instance_role(outputs: dict[str, str]) -> dict[str, Any]:
+    profile = boto3.client("iam").get_instance_profile(InstanceProfileName=outputs["InstanceProfileName"])
+    (role,) = profile["InstanceProfile"]["Roles"]
+    return dict(role)
+
+
+def test_an_instance_may_what_a_training_job_may_with_data(outputs: dict[str, str], bucket: str) -> None:
+    role = instance_role(outputs)
+    assert role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"] == {"Service": "ec2.amazonaws.com"}
+    policies = policies_of(role["Arn"])
+    assert policies["data"] == policies_of(outputs["TrainingRoleArn"])["data"]
+    output = statements(policies["command-output"])
+    assert output["WriteOutput"]["Resource"] == f"arn:aws:s3:::{bucket}/commands/*"
+    assert all(outputs["CommandLogGroup"] in one for one in output["WriteLogs"]["Resource"])
+
+
+def test_nobody_opens_a_session_to_an_instance_or_reaches_a_port(outputs: dict[str, str]) -> None:
+    actions = {
+        one for part in all_statements(policies_of(instance_role(outputs)["Arn"])) for one in listed(part["Action"])
+    }
+    assert not [action for action in actions if "DataChannel" in action]
+    groups = boto3.client("ec2").describe_security_groups(GroupIds=[outputs["InstanceSecurityGroupId"]])
+    assert groups["SecurityGroups"][0]["IpPermissions"] == []
+
+
+def test_the_output_of_commands_is_not_kept_for_ever(outputs: dict[str, str]) -> None:
+    groups = boto3.client("logs").describe_log_groups(logGroupNamePrefix=outputs["CommandLogGroup"])["logGroups"]
+    assert [(one["logGroupName"], one["retentionInDays"]) for one in groups] == [("/aws/ssm/sagemaker-flows", 30)]
 
 
 def test_nothing_is_allowed_wholesale() -> None:
     """No `*` action, and a `*` resource only for actions that have no other, each with the reason beside it."""
     nameless = {
         "cloudwatch:PutMetricData",
+        "ec2:DescribeImages",
+        "ec2:DescribeInstanceStatus",
+        "ec2:DescribeInstances",
+        "ec2messages:AcknowledgeMessage",
+        "ec2messages:DeleteMessage",
+        "ec2messages:FailMessage",
+        "ec2messages:GetEndpoint",
+        "ec2messages:GetMessages",
+        "ec2messages:SendReply",
         "ecr:GetAuthorizationToken",
         "pricing:GetProducts",
         "sagemaker:ListEndpointConfigs",
         "sagemaker:ListEndpoints",
+        "sagemaker:ListHyperParameterTuningJobs",
         "sagemaker:ListModels",
         "sagemaker:ListTrainingJobs",
+        "ssm:CancelCommand",
+        "ssm:DescribeInstanceInformation",
+        "ssm:GetCommandInvocation",
+        "ssm:ListCommandInvocations",
+        "ssm:ListCommands",
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:OpenControlChannel",
         "sts:GetCallerIdentity",
     }
     template = yaml.load(TEMPLATE.read_text("utf-8"), Loader=LoaderOfTags)  # noqa: S506 - a safe one
@@ -223,6 +301,10 @@ def stack(cloudformation: Any, name: str, resources: dict[str, Any], **more: Any
             "TagFilters of a lifecycle rule",
         ),
         ({"B": {"Type": "AWS::S3::Bucket", "CreationPolicy": {}}}, "CreationPolicy of a resource"),
+        (
+            {"G": {"Type": "AWS::EC2::SecurityGroup", "Properties": {"SecurityGroupEgress": []}}},
+            "the property SecurityGroupEgress of AWS::EC2::SecurityGroup",
+        ),
     ],
 )
 def test_what_would_be_dropped_is_refused(cloudformation: Any, resources: dict[str, Any], named: str) -> None:
@@ -286,6 +368,30 @@ def test_an_updated_stack_is_updated_in_every_part(cloudformation: Any, s3: Any)
         assert current_action("arn:aws:iam::123456789012:policy/updated") == action
     cloudformation.delete_stack(StackName="updated")
     assert "updated" not in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+
+
+def test_an_updated_log_group_and_profile_are_updated_in_place(cloudformation: Any) -> None:
+    """moto would forget both."""
+    iam, logs = boto3.client("iam"), boto3.client("logs")
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    for role in ("of-one", "of-two"):
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
+
+    def resources(days: int, role: str) -> dict[str, Any]:
+        profile = {"InstanceProfileName": "updated", "Roles": [role]}
+        return {
+            "L": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "updated", "RetentionInDays": days}},
+            "P": {"Type": "AWS::IAM::InstanceProfile", "Properties": profile},
+        }
+
+    stack(cloudformation, "in-place", resources(1, "of-one"))
+    body = json.dumps({"Resources": resources(7, "of-two")})
+    cloudformation.update_stack(StackName="in-place", TemplateBody=body)
+    assert logs.describe_log_groups(logGroupNamePrefix="updated")["logGroups"][0]["retentionInDays"] == 7
+    profile = iam.get_instance_profile(InstanceProfileName="updated")["InstanceProfile"]
+    assert [role["RoleName"] for role in profile["Roles"]] == ["of-two"]
+    cloudformation.delete_stack(StackName="in-place")
+    assert logs.describe_log_groups(logGroupNamePrefix="updated")["logGroups"] == []
 
 
 def current_action(policy_arn: str) -> str:

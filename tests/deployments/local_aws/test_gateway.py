@@ -254,7 +254,7 @@ def test_the_runtime_names_its_validation_error_its_own_way(runtime: Any) -> Non
     ("service", "call", "asked"),
     [
         ("sqs", "list_queues", "sqs:ListQueues"),
-        ("ec2", "describe_instances", "ec2:DescribeInstances"),
+        ("ec2", "reboot_instances", "ec2:RebootInstances"),
         ("lambda", "list_functions", "lambda:GET /2015-03-31/functions"),
         ("sns", "list_topics", "sns:ListTopics"),
         ("route53", "list_hosted_zones", "route53:GET /2013-04-01/hostedzone"),
