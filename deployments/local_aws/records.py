@@ -74,12 +74,14 @@ def listing(
     # SageMaker lists the newest first, except where the request says otherwise.
     if request.get("SortOrder", "Descending") == "Descending":
         found.reverse()
+    return page([{member: record[member] for member in members if member in record} for record in found], request, key)
+
+
+def page(found: Sequence[Record], request: Record, key: str) -> Record:
+    """Answer with the page of what was found that the request asks for."""
     start = _offset(request.get("NextToken"))
     end = start + request.get("MaxResults", _PAGE)
-    answer: Record = {
-        key: [{member: record[member] for member in members if member in record} for record in found[start:end]]
-    }
-    return answer | ({"NextToken": str(end)} if end < len(found) else {})
+    return {key: list(found[start:end])} | ({"NextToken": str(end)} if end < len(found) else {})
 
 
 def _matches(record: Record, request: Record, name_field: str, status: str | None) -> bool:

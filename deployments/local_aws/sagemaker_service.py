@@ -9,6 +9,7 @@ from deployments.local_aws.protocol import Operation
 from deployments.local_aws.supported import HONOURED, refuse_unsupported
 from deployments.local_aws.tags import Tags
 from deployments.local_aws.training_jobs import TrainingJobs
+from deployments.local_aws.tuning_jobs import TuningJobs
 
 
 class SageMaker:
@@ -17,6 +18,7 @@ class SageMaker:
     def __init__(self, account: Account) -> None:
         self._tags = Tags()
         self._jobs = TrainingJobs(account, self._tags)
+        self._tuning_jobs = TuningJobs(account, self._jobs, self._tags)
         self._models = Models(account, self._tags)
         self._configs = EndpointConfigs(account, self._models, self._tags)
         self._endpoints = Endpoints(account, self._models, self._configs, self._tags)
@@ -24,7 +26,8 @@ class SageMaker:
     def operations(self) -> dict[str, Operation]:
         """Return the operations of the control plane by their API names."""
         operations: dict[str, Operation] = {}
-        for executor in (self._jobs, self._models, self._configs, self._endpoints, self._tags):
+        executors = (self._jobs, self._tuning_jobs, self._models, self._configs, self._endpoints, self._tags)
+        for executor in executors:
             operations |= executor.operations()
         return _checked(operations, "ValidationException")
 
@@ -34,7 +37,9 @@ class SageMaker:
 
     def stop(self) -> None:
         """End every process."""
+        self._tuning_jobs.close()
         self._jobs.stop()
+        self._tuning_jobs.join()
         self._endpoints.stop()
 
 

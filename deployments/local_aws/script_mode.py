@@ -15,6 +15,7 @@ from typing import Any
 from deployments.local_aws.records import invalid
 
 NETWORK_INTERFACE = "lo"
+LOOPBACK = "127.0.0.1"
 GROUP = "homogeneousCluster"
 _RESERVED = re.compile(r"^sagemaker_")
 _PROGRAM = re.compile(r"^(?![-/])(?!.*(^|/)\.\.?(/|$))[\w.+/-]+\.py$", re.ASCII)
@@ -133,6 +134,21 @@ def environment(base: Path, job_name: str) -> dict[str, str]:
     }
 
 
+def process_group(master_port: int) -> dict[str, str]:
+    """Return what the PyTorch image tells a script of its process group, with one host or with several.
+
+    There the first host's name and always 7777; here all hosts of all jobs are one machine.
+    https://github.com/aws/sagemaker-pytorch-training-toolkit
+    """
+    return {
+        "MASTER_ADDR": LOOPBACK,
+        "MASTER_PORT": str(master_port),
+        "NCCL_SOCKET_IFNAME": NETWORK_INTERFACE,
+        "NCCL_IB_DISABLE": "1",
+        "NCCL_DEBUG": "WARN",
+    }
+
+
 def _described(base: Path, own: dict[str, Any], framework: dict[str, Any]) -> dict[str, Any]:
     resources = _config(base, "resourceconfig")
     groups = {group["instance_group_name"]: group for group in resources["instance_groups"]}
@@ -202,13 +218,19 @@ _KNOWN_FRAMEWORK_PARAMETERS = frozenset(
         "sagemaker_job_name",
         "sagemaker_enable_cloudwatch_metrics",
         "sagemaker_s3_output",
+        "default_user_module_name",
+        "_tuning_objective_metric",
     }
 )
 
 
 def _divide(hyperparameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the script's hyperparameters, and those that are meant for the toolkit."""
-    framework = {name: value for name, value in hyperparameters.items() if _RESERVED.match(name)}
+    framework = {
+        name: value
+        for name, value in hyperparameters.items()
+        if _RESERVED.match(name) or name in _KNOWN_FRAMEWORK_PARAMETERS
+    }
     return {name: value for name, value in hyperparameters.items() if name not in framework}, framework
 
 

@@ -3,7 +3,7 @@
 A path names a member and all that is below it; lists are passed through. No path is the beginning of another.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deployments.local_aws.protocol import AwsError
@@ -20,25 +20,78 @@ _PAGES = (
     "SortOrder",
 )
 
+# What a training job and a trial of a tuning job are asked for in the same words.
+_TRAINING_HONOURED = (
+    "AlgorithmSpecification.MetricDefinitions",
+    "Environment",
+    "InputDataConfig.ChannelName",
+    "InputDataConfig.ContentType",
+    "InputDataConfig.DataSource.S3DataSource.S3DataDistributionType",
+    "InputDataConfig.DataSource.S3DataSource.S3Uri",
+    "OutputDataConfig.S3OutputPath",
+    "ResourceConfig.InstanceCount",
+    "RoleArn",
+    "StoppingCondition.MaxRuntimeInSeconds",
+)
+_TRAINING_RECORDED = (
+    "AlgorithmSpecification.TrainingImage",
+    "EnableInterContainerTrafficEncryption",
+    "OutputDataConfig.KmsKeyId",
+    "ResourceConfig.InstanceType",
+    "ResourceConfig.VolumeKmsKeyId",
+    "ResourceConfig.VolumeSizeInGB",
+    "StoppingCondition.MaxPendingTimeInSeconds",
+    "VpcConfig",
+)
+# FastFile means File here: the files are there before the script begins, and it reads them in the same way.
+_TRAINING_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "AlgorithmSpecification.TrainingInputMode": ("File", "FastFile"),
+    "EnableManagedSpotTraining": (False,),
+    "EnableNetworkIsolation": (False,),
+    "InputDataConfig.CompressionType": ("None",),  # AWS has another for Pipe only
+    "InputDataConfig.DataSource.S3DataSource.S3DataType": ("S3Prefix", "ManifestFile"),
+    "InputDataConfig.InputMode": ("File", "FastFile"),
+    "InputDataConfig.RecordWrapperType": ("None",),
+    "OutputDataConfig.CompressionType": ("GZIP",),
+    "ResourceConfig.KeepAlivePeriodInSeconds": (0,),
+}
+
+
+def _of_trials(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"TrainingJobDefinition.{path}" for path in paths)
+
+
 # What happens as it is asked for.
 HONOURED: Mapping[str, tuple[str, ...]] = {
-    "CreateTrainingJob": (
-        "TrainingJobName",
-        "AlgorithmSpecification.MetricDefinitions",
-        "CheckpointConfig",
-        "Environment",
-        "HyperParameters",
-        "InputDataConfig.ChannelName",
-        "InputDataConfig.ContentType",
-        "InputDataConfig.DataSource.S3DataSource.S3DataDistributionType",
-        "InputDataConfig.DataSource.S3DataSource.S3Uri",
-        "OutputDataConfig.S3OutputPath",
-        "ResourceConfig.InstanceCount",
-        "RoleArn",
-        "StoppingCondition.MaxRuntimeInSeconds",
-        "Tags",
-    ),
+    "CreateTrainingJob": (*_TRAINING_HONOURED, "TrainingJobName", "CheckpointConfig", "HyperParameters", "Tags"),
     "ListTrainingJobs": (*_PAGES, "StatusEquals"),
+    # Without CheckpointConfig: trials would have one folder together, and each go on where another was.
+    "CreateHyperParameterTuningJob": (
+        *_of_trials((*_TRAINING_HONOURED, "StaticHyperParameters")),
+        "HyperParameterTuningJobName",
+        "HyperParameterTuningJobConfig.HyperParameterTuningJobObjective",
+        "HyperParameterTuningJobConfig.ParameterRanges.CategoricalParameterRanges",
+        "HyperParameterTuningJobConfig.ParameterRanges.ContinuousParameterRanges",
+        "HyperParameterTuningJobConfig.ParameterRanges.IntegerParameterRanges",
+        "HyperParameterTuningJobConfig.RandomSeed",
+        "HyperParameterTuningJobConfig.ResourceLimits",
+        "HyperParameterTuningJobConfig.Strategy",
+        "HyperParameterTuningJobConfig.StrategyConfig.HyperbandStrategyConfig",
+        "HyperParameterTuningJobConfig.TrainingJobEarlyStoppingType",
+        "HyperParameterTuningJobConfig.TuningJobCompletionCriteria.BestObjectiveNotImproving",
+        "HyperParameterTuningJobConfig.TuningJobCompletionCriteria.TargetObjectiveMetricValue",
+        "Tags",
+        "WarmStartConfig",
+    ),
+    "ListHyperParameterTuningJobs": (*_PAGES, "StatusEquals"),
+    "ListTrainingJobsForHyperParameterTuningJob": (
+        "HyperParameterTuningJobName",
+        "MaxResults",
+        "NextToken",
+        "SortBy",
+        "SortOrder",
+        "StatusEquals",
+    ),
     "CreateModel": (
         "ModelName",
         "ExecutionRoleArn",
@@ -67,20 +120,14 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
 # machine, so there are no disks, networks and instance types to choose; nothing is kept under keys.
 RECORDED: Mapping[str, tuple[str, ...]] = {
     "CreateTrainingJob": (
+        *_TRAINING_RECORDED,
         "AlgorithmSpecification.EnableSageMakerMetricsTimeSeries",
-        "AlgorithmSpecification.TrainingImage",
         "AlgorithmSpecification.TrainingImageConfig",
-        "EnableInterContainerTrafficEncryption",
         "ExperimentConfig",
         "InfraCheckConfig",
-        "OutputDataConfig.KmsKeyId",
         "ProfilerConfig",
-        "ResourceConfig.InstanceType",
-        "ResourceConfig.VolumeKmsKeyId",
-        "ResourceConfig.VolumeSizeInGB",
-        "StoppingCondition.MaxPendingTimeInSeconds",
-        "VpcConfig",
     ),
+    "CreateHyperParameterTuningJob": _of_trials(_TRAINING_RECORDED),
     "CreateModel": (
         "PrimaryContainer.ContainerHostname",
         "PrimaryContainer.Image",
@@ -99,20 +146,14 @@ RECORDED: Mapping[str, tuple[str, ...]] = {
     "InvokeEndpoint": ("InferenceId",),
 }
 
-# What is there with some of its values only. FastFile means File here: the files are there before the script begins,
-# and it reads them in the same way.
+# What is there with some of its values only.
 ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    "CreateTrainingJob": {
-        "AlgorithmSpecification.TrainingInputMode": ("File", "FastFile"),
-        "EnableManagedSpotTraining": (False,),
-        "EnableNetworkIsolation": (False,),
-        "InputDataConfig.CompressionType": ("None",),  # AWS has another for Pipe only
-        "InputDataConfig.DataSource.S3DataSource.S3DataType": ("S3Prefix", "ManifestFile"),
-        "InputDataConfig.InputMode": ("File", "FastFile"),
-        "InputDataConfig.RecordWrapperType": ("None",),
-        "OutputDataConfig.CompressionType": ("GZIP",),
-        "RemoteDebugConfig.EnableRemoteDebug": (False,),
-        "ResourceConfig.KeepAlivePeriodInSeconds": (0,),
+    "CreateTrainingJob": {**_TRAINING_ONLY, "RemoteDebugConfig.EnableRemoteDebug": (False,)},
+    "CreateHyperParameterTuningJob": {
+        **dict(zip(_of_trials(_TRAINING_ONLY), _TRAINING_ONLY.values(), strict=True)),
+        "HyperParameterTuningJobConfig.TuningJobCompletionCriteria.ConvergenceDetected.CompleteOnConvergence": (
+            "Disabled",
+        ),
     },
     "CreateModel": {
         "EnableNetworkIsolation": (False,),

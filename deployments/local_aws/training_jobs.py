@@ -3,6 +3,7 @@
 import math
 import shutil
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,26 +64,37 @@ class TrainingJobs:
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Accept a job and begin to run it."""
+        return self.launch(request)
+
+    def launch(
+        self,
+        request: dict[str, Any],
+        *,
+        tuning_job_arn: str | None = None,
+        on_metric: Callable[[str, float], None] = lambda _name, _value: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Accept a job and begin to run it, for a tuning job that hears of its metrics and its end."""
         name = request["TrainingJobName"]
         check_training_request(request)
-        arn = f"arn:aws:sagemaker:{self._account.region}:{self._account.account_id}:training-job/{name}"
-        record = self._new_record(request, arn)
+        arn = self._arn(name)
+        record = self._new_record(request, arn) | ({"TuningJobArn": tuning_job_arn} if tuning_job_arn else {})
+
+        def take_metric(name: str, value: float, when: datetime) -> None:
+            self._take_metric(record, name, value, when)
+            on_metric(name, value)
+
         run = TrainingRun(  # the role is assumed here: one that cannot be is refused before there is a job
             self._account,
             arn,
             request,
             grace_seconds=self.stop_grace_seconds,
             on_phase=lambda phase: self._progress(record, phase),
-            on_metric=lambda *metric: self._take_metric(record, *metric),
+            on_metric=take_metric,
         )
-        clash = AwsError(
-            "ResourceInUse",
-            "Job name must be unique within an AWS account and region, "
-            f"and a job with this name already exists ({arn})",
-        )
-        thread = threading.Thread(target=self._run, args=(run, record), daemon=True, name=f"job-{name}")
+        thread = threading.Thread(target=self._run, args=(run, record, on_end), daemon=True, name=f"job-{name}")
         with self._records.lock:
-            self._records.add(name, record, clash)
+            self._records.add(name, record, _clash(arn))
             self._tags.keep(arn, request)
             # A job of an earlier life of this folder may have left its files.
             shutil.rmtree(run.folder, ignore_errors=True)
@@ -132,6 +144,9 @@ class TrainingJobs:
         for _run, thread in runs:
             thread.join()
 
+    def _arn(self, name: str) -> str:
+        return f"arn:aws:sagemaker:{self._account.region}:{self._account.account_id}:training-job/{name}"
+
     def _get(self, name: str) -> Record:
         return self._records.get(name, invalid("Requested resource not found."))
 
@@ -154,7 +169,7 @@ class TrainingJobs:
         self._enter(record, "Starting")
         return record
 
-    def _run(self, run: TrainingRun, record: Record) -> None:
+    def _run(self, run: TrainingRun, record: Record, on_end: Callable[[], None]) -> None:
         status, secondary, reason = "Failed", "Failed", ""
         try:
             secondary = run.run()
@@ -169,6 +184,7 @@ class TrainingJobs:
             # An instance is gone after its job: what is to stay is in S3 and in the logs.
             shutil.rmtree(run.folder, ignore_errors=True)
             self._end(record, status, secondary, reason)
+            on_end()
 
     def _progress(self, record: Record, phase: str) -> None:
         """Enter a phase of the run; one that is being stopped does not begin to train any more."""
@@ -206,3 +222,10 @@ class TrainingJobs:
         with self._records.lock:
             kept = [metric for metric in record["FinalMetricDataList"] if metric["MetricName"] != name]
             record["FinalMetricDataList"] = [*kept, {"MetricName": name, "Value": value, "Timestamp": when}]
+
+
+def _clash(arn: str) -> AwsError:
+    message = (
+        f"Job name must be unique within an AWS account and region, and a job with this name already exists ({arn})"
+    )
+    return AwsError("ResourceInUse", message)

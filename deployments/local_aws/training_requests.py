@@ -23,6 +23,9 @@ def check_training_request(request: dict[str, Any]) -> None:
         if member not in request.get("ResourceConfig", {}):
             message = f"ResourceConfig.{member} is required: the local AWS has no serverless jobs and instance groups"
             raise invalid(message)
+    if request["ResourceConfig"]["InstanceCount"] < 1:
+        message = "ResourceConfig.InstanceCount is 0: a training job needs an instance at least"
+        raise invalid(message)
     _check_channels(request.get("InputDataConfig", []))
     _check_uri("OutputDataConfig.S3OutputPath", request["OutputDataConfig"]["S3OutputPath"])
     for metric in request["AlgorithmSpecification"].get("MetricDefinitions", []):

@@ -2,10 +2,12 @@
 
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ _POLL_SECONDS = 0.05
 _CHECKPOINT_SECONDS = 5.0
 _COMMAND_LIMIT = 300
 _DEFAULT_RUNTIME_SECONDS = 86_400
+_NO_CAPACITY = (
+    "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
+)
 
 
 class FailedError(Exception):
@@ -82,6 +87,8 @@ class TrainingRun:
             FailedError: It failed.
         """
         bases = [self.folder / host for host in self._hosts]
+        if self._request["ResourceConfig"]["InstanceType"] in self._account.types_without_capacity:
+            raise FailedError(_NO_CAPACITY)
         try:
             self._on_phase("Downloading")
             self._prepare(bases)
@@ -149,16 +156,17 @@ class TrainingRun:
         started = int(time.time())
         streams = [LogStream(logs, LOG_GROUP, f"{self.name}/{host}-{started}") for host in self._hosts]
         try:
-            for base, stream in zip(bases, streams, strict=True):
-                self._containers.append(self._start(base, stream))
-            return self._watch(bases)
+            with _reserved_port() as master_port:
+                for base, stream in zip(bases, streams, strict=True):
+                    self._containers.append(self._start(base, stream, master_port))
+                return self._watch(bases)
         finally:
             # One that failed takes the others with it at once; a stop that was asked for, or the time limit, does not.
             stop_all(self._containers, lambda: self._kill_at if self._stopping.is_set() else 0.0)
             for stream in streams:
                 stream.close()
 
-    def _start(self, base: Path, stream: LogStream) -> Container:
+    def _start(self, base: Path, stream: LogStream, master_port: int) -> Container:
         def take(line: str) -> None:
             stream.add(line)
             for name, pattern in self._metrics:
@@ -171,6 +179,7 @@ class TrainingRun:
             "TRAINING_JOB_ARN": self._arn,
             **self._shared_machine(),
             **self._request.get("Environment", {}),
+            **script_mode.process_group(master_port),
             **script_mode.environment(base, self.name),
         }
         return Container(script_mode.command(base), clean_environment(base, variables), base / "code", take)
@@ -238,3 +247,15 @@ class TrainingRun:
             pack(files, packed)
             packed.flush()
             self._store.upload_file(Path(packed.name), uri)
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """Reserve a port for a job's own: bound and not listening, so that it is given to no other process meanwhile.
+
+    With SO_REUSEADDR the job can listen on it nevertheless, as every server that sets it too, torch's among them.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((script_mode.LOOPBACK, 0))
+        yield int(held.getsockname()[1])

@@ -31,6 +31,7 @@ HYPERPARAMETERS = {
     "sagemaker_container_log_level": "20",
     "sagemaker_region": '"us-east-1"',
     "sagemaker_program": '"training/train.py"',
+    "_tuning_objective_metric": "valid_accuracy",
 }
 REQUEST = {
     "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2},

@@ -32,7 +32,9 @@ def test_a_job_goes_through_the_documented_statuses(cloud: Any) -> None:
         "Uploading",
         "Completed",
     ]
-    assert all("EndTime" in transition for transition in job["SecondaryStatusTransitions"])
+    phases = job["SecondaryStatusTransitions"]
+    assert all(phase["StartTime"] <= phase["EndTime"] for phase in phases)
+    assert [phase["EndTime"] for phase in phases[:-1]] == [phase["StartTime"] for phase in phases[1:]]
     assert job["CreationTime"] <= job["TrainingStartTime"] <= job["TrainingEndTime"]
     assert job["BillableTimeInSeconds"] >= 1
 
@@ -157,6 +159,91 @@ def test_one_host_that_fails_fails_the_job_and_ends_the_others(cloud: Any) -> No
     assert (job["TrainingJobStatus"], "exit code: 5" in job["FailureReason"]) == ("Failed", True)
 
 
+def test_an_instance_type_without_capacity_fails_the_job_before_it_is_billed(
+    cloud: Any, local_aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_aws.account, "types_without_capacity", {"ml.p5.48xlarge"})
+    resources = {"InstanceType": "ml.p5.48xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    job = cloud.run_job(HELLO, ResourceConfig=resources)
+    assert job["FailureReason"].startswith("CapacityError: Unable to provision requested ML compute capacity")
+    assert [phase["Status"] for phase in job["SecondaryStatusTransitions"]] == ["Starting", "Failed"]
+    assert (job["BillableTimeInSeconds"], "TrainingStartTime" in job) == (0, False)
+
+
+# --- several instances ----------------------------------------------------------------------------------------------
+
+TWO = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+MEET = """
+import os, socket, time
+address, host = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), os.environ["SM_CURRENT_HOST"]
+word = os.environ["TRAINING_JOB_NAME"] + " " + host
+if host == "algo-1":
+    with socket.create_server(address) as server:
+        connection, _ = server.accept()
+        print("met", connection.recv(100).decode(), flush=True)
+        time.sleep(0.5)
+else:
+    while True:
+        try:
+            with socket.create_connection(address) as connection:
+                connection.sendall(word.encode())
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+"""
+
+
+def test_hosts_meet_where_the_image_says_and_two_jobs_at_once_do_not(cloud: Any) -> None:
+    requests = [cloud.job_request(cloud.program(MEET), ResourceConfig=TWO) for _ in range(2)]
+    for request in requests:
+        cloud.sagemaker.create_training_job(**request)
+    for name in (request["TrainingJobName"] for request in requests):
+        assert cloud.job_end(name)["TrainingJobStatus"] == "Completed"
+        assert cloud.lines(GROUP, name + "/algo-1-") == [f"met {name} algo-2"]
+
+
+@pytest.mark.slow
+def test_torch_forms_a_process_group_over_the_hosts(cloud: Any) -> None:
+    script = """
+import json, os
+os.environ["GLOO_SOCKET_IFNAME"] = os.environ["SM_NETWORK_INTERFACE_NAME"]
+import torch
+from torch import distributed
+hosts = json.loads(os.environ["SM_HOSTS"])
+rank = hosts.index(os.environ["SM_CURRENT_HOST"])
+distributed.init_process_group("gloo", rank=rank, world_size=len(hosts))
+total = torch.tensor([rank + 1])
+distributed.all_reduce(total)
+print("total", total.item())
+distributed.destroy_process_group()
+"""
+    job = cloud.run_job(script, ResourceConfig=TWO)
+    assert [line for line in cloud.lines(GROUP, job["TrainingJobName"] + "/") if "total" in line] == ["total 3"] * 2
+
+
+def test_each_host_has_its_own_tree_and_log_stream_and_knows_all_hosts(cloud: Any) -> None:
+    script = """
+import json, os, pathlib
+config = json.loads(pathlib.Path(os.environ["SM_INPUT_CONFIG_DIR"], "resourceconfig.json").read_text())
+names = ("SM_CURRENT_HOST", "SM_HOSTS", "SM_NETWORK_INTERFACE_NAME", "NCCL_SOCKET_IFNAME", "MASTER_ADDR")
+print(json.dumps([config["current_host"], config["network_interface_name"], *(os.environ[name] for name in names)]))
+pathlib.Path(os.environ["SM_MODEL_DIR"], os.environ["SM_CURRENT_HOST"]).write_text(os.environ["SM_MODEL_DIR"])
+"""
+    job = cloud.run_job(script, ResourceConfig=TWO)
+    for host in ("algo-1", "algo-2"):
+        (line,) = cloud.lines(GROUP, f"{job['TrainingJobName']}/{host}-")
+        assert json.loads(line) == [host, "lo", host, '["algo-1","algo-2"]', "lo", "lo", "127.0.0.1"]
+    models = cloud.files_in(job["ModelArtifacts"]["S3ModelArtifacts"])
+    assert len(set(models.values())) == len(models) == 2
+
+
+def test_the_words_of_the_host_that_failed_are_the_reason(cloud: Any) -> None:
+    script = "import os, time\nif os.environ['SM_CURRENT_HOST'] == 'algo-2': raise ValueError('out of cheese')"
+    script += "\ntime.sleep(60)"
+    job = cloud.run_job(script, ResourceConfig=TWO)
+    assert "ValueError: out of cheese" in job["FailureReason"]
+
+
 WAIT = """
 import os, signal, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -262,6 +349,7 @@ def test_a_role_that_does_not_exist_is_refused_before_there_is_a_job(cloud: Any)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 0}}, "needs an instance at least"),
         ({"EnableManagedSpotTraining": True}, "EnableManagedSpotTraining"),
         ({"EnableNetworkIsolation": True}, "EnableNetworkIsolation"),
         ({"HyperParameters": {"sagemaker_program": '"../../bin/evil.py"'}}, "relative path"),
