@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# A small machine has no use for four instances and twenty epochs a trial.
+DEMO := --several.instance-count 2 --tuning.epochs 6
+
 .PHONY: help install demo local-aws ui check test lint types toolkit clean
 
 help:            ## list what there is
@@ -21,7 +24,7 @@ toolkit: $(INSTALLED)  ## AWS's own runner of training scripts, to compare with;
 
 demo: $(INSTALLED)  ## the whole journey on this machine: no account, no Docker
 	@$(BIN)/python -m deployments.local_aws --kept -- $(BIN)/python -m deployments.prefect_server -- \
-		$(BIN)/python -m flows.operationalize
+		$(BIN)/python -m flows.operationalize $(DEMO)
 
 local-aws: $(INSTALLED)  ## keep the local AWS running; in another terminal: eval "$$(cat .local_aws/environment.sh)"
 	@$(BIN)/python -m deployments.local_aws

@@ -48,7 +48,7 @@ def deploy_endpoint(
         endpoint = await_endpoint(submission, spec, settings)
         pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
         deployment = Deployment(endpoint=endpoint, answers=ask_endpoint(endpoint.name, pictures))
-    return StepResult(result=deployment, section=report_endpoint(deployment))
+    return StepResult(result=deployment, sections=(report_endpoint(deployment),))
 
 
 if __name__ == "__main__":

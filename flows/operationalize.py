@@ -1,10 +1,11 @@
-"""The whole journey: upload a dataset, train a model on it, deploy it, ask it, and take it down again.
+"""The whole journey: upload a dataset, tune, train three ways, deploy, ask, compare, and take all down again.
 
 make demo                                       on this machine, no account
 python -m flows.operationalize                  against the AWS that the environment points at
-python -m flows.operationalize --dataset.source ~/pictures --keep-endpoint
+python -m flows.operationalize --dataset.source ~/pictures --keep-endpoints
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,19 +13,26 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import command_line
-from flows.deploy_endpoint import deploy_endpoint
-from flows.teardown import teardown
-from flows.train_single_instance import train_single_instance
+from flows.compare_training import compare_training
+from flows.tune_hyperparameters import tune_hyperparameters
 from flows.upload_dataset import upload_dataset
 from tasks.aws.settings import load_settings
 from tasks.contracts import (
+    SEVERAL,
+    WAYS,
+    Comparison,
     Compute,
+    CostLine,
     DatasetSpec,
+    Deployment,
+    Ec2Compute,
     EndpointCompute,
     Hyperparameters,
     RunReport,
+    TuningConfig,
+    Way,
 )
-from tasks.costs import endpoint_cost, training_cost
+from tasks.costs import endpoint_cost, training_cost, tuning_cost
 from tasks.markdown import usd
 from tasks.reports import report_costs, write_report
 
@@ -39,47 +47,74 @@ def operationalize(
     *,
     dataset: DatasetSpec = DatasetSpec(),
     hyperparameters: Hyperparameters | None = None,
+    tuning: TuningConfig = TuningConfig(),
+    tune: bool = True,
     compute: Compute = Compute(),
+    several: Compute = SEVERAL,
+    ec2: Ec2Compute = Ec2Compute(),
     endpoint: EndpointCompute = EndpointCompute(),
-    keep_endpoint: bool = False,
+    keep_endpoints: bool = False,
     fresh: bool = False,
     reports_folder: str = "runs",
 ) -> RunReport:
-    """Take a folder of labelled pictures to a trained, deployed and measured model.
+    """Take a folder of labelled pictures to tuned, trained, deployed and measured models.
 
     Args:
         dataset: Which pictures.
         hyperparameters: What the training program is told; what suits the dataset when left out.
-        compute: The machine that trains.
-        endpoint: The machines that serve.
-        keep_endpoint: Leave the endpoint in service, and billing.
-        fresh: Train and deploy anew even if this very work has been done before.
+        tuning: How hyperparameters are searched.
+        tune: Search hyperparameters; otherwise they are taken as they are.
+        compute: The machine of each trial and of the training on a single instance.
+        several: The machines of the training on several instances.
+        ec2: The plain EC2 instance.
+        endpoint: The machines behind each endpoint.
+        keep_endpoints: Leave the endpoints in service, and billing.
+        fresh: Do anew even what has been done before.
         reports_folder: Where the files of the report go.
     """
     settings = load_settings()
     upload = upload_dataset(dataset=dataset)
     manifest = upload.result.dataset.manifest_s3_uri
     chosen = hyperparameters or hyperparameters_for(dataset)
-    training = train_single_instance(manifest, hyperparameters=chosen, compute=compute, fresh=fresh)
-    model = training.result.job.model_s3_uri
-    deployment = deploy_endpoint(model, manifest=manifest, compute=endpoint, fresh=fresh)
-    gone = None if keep_endpoint else teardown(deployment.result.endpoint.name)
-    costs = (
-        training_cost(training.result.job, compute, settings.region),
-        endpoint_cost(deployment.result.endpoint, settings.region, datetime.now(tz=UTC), kept=keep_endpoint),
+    search = None
+    if tune:
+        search = tune_hyperparameters(manifest, tuning=tuning, hyperparameters=chosen, compute=compute, fresh=fresh)
+        chosen = search.result.hyperparameters
+    compared = compare_training(
+        manifest,
+        hyperparameters=chosen,
+        compute=compute,
+        several=several,
+        ec2=ec2,
+        endpoint=endpoint,
+        keep_endpoints=keep_endpoints,
+        fresh=fresh,
     )
+    limits = (compute.max_runtime_seconds, several.max_runtime_seconds, ec2.max_runtime_seconds)
+    costs = (
+        *((tuning_cost(search.result, tuning, compute, settings.region),) if search else ()),
+        *_costs(compared.result, dict(zip(WAYS, limits, strict=True)), settings.region, kept=keep_endpoints),
+    )
+    accuracy = compared.result.best.report.test.accuracy
     run = RunReport(
         folder=str(Path(reports_folder) / _folder_name()),
-        title=f"{upload.result.dataset.name}: {training.result.report.test.accuracy:.2%} of the test pictures right",
+        title=f"{upload.result.dataset.name}: {accuracy:.2%} of the test pictures right",
         upload=upload.result,
-        training=training.result,
-        deployment=deployment.result,
+        tuning=search.result if search else None,
+        comparison=compared.result,
         costs=costs,
-        teardown=gone,
     )
-    sections = (upload.section, training.section, deployment.section, report_costs(costs, settings.region))
+    searched = search.sections if search else ()
+    sections = (*upload.sections, *searched, *compared.sections, report_costs(costs, settings.region))
     write_report(run, sections)
     return run
+
+
+def _costs(comparison: Comparison, limits: dict[Way, int], region: str, *, kept: bool) -> tuple[CostLine, ...]:
+    now = datetime.now(tz=UTC)
+    trainings = [training_cost(model, limits[model.way], region) for model in comparison.trainings]
+    endpoints = [endpoint_cost(one.endpoint, region, now, kept=kept) for one in comparison.deployments]
+    return (*trainings, *endpoints)
 
 
 def hyperparameters_for(dataset: DatasetSpec) -> Hyperparameters:
@@ -89,31 +124,52 @@ def hyperparameters_for(dataset: DatasetSpec) -> Hyperparameters:
 
 def show(run: RunReport) -> str:
     """Say what was made, how good it is, what it said, what it cost, what is gone, and where to look."""
-    upload, job, deployment = run.upload, run.training.job, run.deployment
-    test = run.training.report.test
-    answers = [
-        f"  {sample.image.name}: {sample.answer.label} ({sample.answer.probability:.1%}), true {sample.image.label}"
-        for sample in deployment.answers
-    ]
-    costs = [f"  {cost.step}: {usd(cost.billed_usd)} ({cost.machines}, {cost.note})" for cost in run.costs]
-    gone = run.teardown.deleted if run.teardown else (f"nothing: {deployment.endpoint.name} is in service, and bills",)
+    upload, comparison = run.upload, run.comparison
+    gone = comparison.deleted or ("nothing: the endpoints are in service, and bill",)
     return "\n".join(
         [
             f"\nDataset    {upload.dataset.manifest_s3_uri}",
             f"           {upload.dataset.total_files} pictures, {upload.files_sent} of them sent now",
-            f"Training   {job.name} ({job.how})",
-            f"Model      {job.model_s3_uri}",
-            f"Accuracy   {test.accuracy:.2%} of {len(test.predictions)} test pictures",
-            f"Endpoint   {deployment.endpoint.name} ({deployment.endpoint.how})",
-            "Answers",
-            *answers,
+            *_tuning_lines(run),
+            *_training_lines(comparison),
+            *(line for deployment in comparison.deployments for line in _endpoint_lines(deployment)),
             "Cost on AWS",
-            *costs,
+            *(f"  {cost.step}: {usd(cost.billed_usd)} ({cost.machines}, {cost.note})" for cost in run.costs),
             "Torn down",
             *(f"  {name}" for name in gone),
             f"Report     {run.folder}/report.html",
         ]
     )
+
+
+def _tuning_lines(run: RunReport) -> Sequence[str]:
+    tuning = run.tuning
+    if tuning is None:
+        return ()
+    found = ", ".join(f"{name} {getattr(tuning.hyperparameters, name)}" for name in sorted(tuning.best.hyperparameters))
+    best = f"{tuning.objective} {tuning.best.objective:.4g}"
+    return (f"Tuning     {tuning.name} ({tuning.how})", f"           best of {len(tuning.trials)}: {found} ({best})")
+
+
+def _training_lines(comparison: Comparison) -> Sequence[str]:
+    lines = []
+    for model, row in zip(comparison.trainings, comparison.rows, strict=True):
+        accuracy = f"{row.test_accuracy:.2%} of {len(model.report.test.predictions)} test pictures right"
+        speed = f"{row.training_seconds:.1f} s, {row.images_per_second:.0f} pictures/s, {usd(row.cost_usd)}"
+        lines += [
+            f"Training   {row.way}, {row.machines}: {row.job} ({row.how})",
+            f"           {accuracy}, {speed}",
+            f"           {model.job.model_s3_uri}",
+        ]
+    return lines
+
+
+def _endpoint_lines(deployment: Deployment) -> Sequence[str]:
+    answers = [
+        f"           {one.image.name}: {one.answer.label} ({one.answer.probability:.1%}), true {one.image.label}"
+        for one in deployment.answers
+    ]
+    return (f"Endpoint   {deployment.endpoint.name} ({deployment.endpoint.how})", *answers)
 
 
 def _folder_name() -> str:

@@ -7,12 +7,9 @@ python -m flows.train_single_instance MANIFEST --hyperparameters.epochs 30 --com
 from prefect import flow
 
 from flows import command_line
+from flows.steps import run_training_job, training_spec
 from tasks.aws.settings import load_settings
-from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingSpec
-from tasks.datasets import load_dataset
-from tasks.programs import upload_training_program
-from tasks.reports import report_training
-from tasks.training_jobs import await_training_job, fetch_training_report, find_training_image, start_training_job
+from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
 
 
 @flow(name="train-single-instance", flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}")
@@ -32,18 +29,9 @@ def train_single_instance(
         fresh: Train anew even if this very training has completed before.
     """
     settings = load_settings()
-    spec = TrainingSpec(
-        image_uri=find_training_image(settings, compute.instance_type),
-        dataset=load_dataset(manifest),
-        hyperparameters=hyperparameters,
-        compute=compute.model_copy(update={"instance_count": 1}),
-        program_s3_uri=upload_training_program(settings),
-        step="train-single",
-        fresh=fresh,
-    )
-    job = await_training_job(start_training_job(spec, settings), spec, settings)
-    model = TrainedModel(job=job, report=fetch_training_report(job))
-    return StepResult(result=model, section=report_training(model))
+    alone = compute.model_copy(update={"instance_count": 1})
+    spec = training_spec(manifest, hyperparameters, alone, settings, step="train-single", fresh=fresh)
+    return run_training_job(spec, settings, "single instance")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def upload_dataset(*, dataset: DatasetSpec = DatasetSpec()) -> StepResult[Upload
     else:
         upload = uploads.upload_dataset(datasets.inspect_dataset(dataset), settings.bucket)
     section = report_dataset(upload, datasets.fetch_images(upload.dataset, "train", _PICTURES_SHOWN))
-    return StepResult(result=upload, section=section)
+    return StepResult(result=upload, sections=(section,))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.contracts import SPLITS, Epoch, LabelledImage, SampleAnswer, Split
+from tasks.contracts import SPLITS, ComparedTraining, Epoch, LabelledImage, SampleAnswer, Split, Trial
 
 _DPI = 96
 _GOOD, _BAD, _PLAIN, _SECOND = "#1a7f37", "#cf222e", "#0969da", "#bf8700"
+_WIDE = 10  # numbers further apart than this are drawn on a log scale
+_FEW = 6  # values that are no more than this stand side by side, whatever they are
 _MOST_NAMES = 40  # more class names than this cannot be read on an axis
 
 
@@ -72,6 +74,84 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str])
 
     side = min(4 + 0.12 * len(classes), 9)
     return _draw(draw, width=side, height=side)
+
+
+def tuning_trials(trials: Sequence[Trial], best: Trial, metric: str) -> bytes:
+    """Draw the objective against each hyperparameter that was searched, and the best so far over time."""
+    judged = [trial for trial in trials if trial.objective is not None]
+    names = sorted({name for trial in judged for name in trial.hyperparameters})
+
+    def draw(axes: Any) -> None:
+        panels = _panels(axes)
+        for panel, name in zip(panels, names, strict=False):
+            _scatter(panel, name, judged, best)
+        panels[0].set_ylabel(metric)
+        _best_so_far(panels[-1], judged, metric)
+
+    return _draw(draw, width=2.8 * (len(names) + 1), height=2.8, columns=len(names) + 1)
+
+
+def _scatter(panel: Any, name: str, trials: Sequence[Trial], best: Trial) -> None:
+    values = [trial.hyperparameters[name].strip('"') for trial in trials]
+    numbers = _numbers(values)
+    chosen = sorted(set(values), key=float if numbers else str)
+    few = len(chosen) <= _FEW
+    places = [float(chosen.index(value)) for value in values] if few or not numbers else numbers
+    panel.plot(places, [trial.objective for trial in trials], "o", color=_PLAIN)
+    panel.plot(places[[trial.name for trial in trials].index(best.name)], best.objective, "*", color=_GOOD, ms=14)
+    if few:
+        panel.set_xticks(range(len(chosen)), chosen)
+        panel.margins(x=0.3)
+    elif _are_wide(places):
+        panel.set_xscale("log")
+    if _are_wide([trial.objective or 0.0 for trial in trials]):
+        panel.set_yscale("log")
+    panel.set_xlabel(name)
+
+
+def _are_wide(numbers: Sequence[float]) -> bool:
+    return min(numbers) > 0 and max(numbers) > _WIDE * min(numbers)
+
+
+def _best_so_far(panel: Any, trials: Sequence[Trial], metric: str) -> None:
+    choose = min if metric.endswith("loss") else max
+    ended = sorted((trial.ended_after_seconds or 0.0, trial.objective or 0.0) for trial in trials)
+    best = [choose(value for _, value in ended[: i + 1]) for i in range(len(ended))]
+    panel.step([seconds for seconds, _ in ended], best, where="post", color=_GOOD, marker=".")
+    if _are_wide(best):
+        panel.set_yscale("log")
+    panel.set_xlabel("seconds")
+    panel.set_title("best so far", fontsize=9)
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Return texts as numbers; none when one is not."""
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        return []
+
+
+def training_seconds(rows: Sequence[ComparedTraining]) -> bytes:
+    """Draw where the time of each way of training went, one bar a way."""
+    phases = {
+        "start-up": [row.start_up_seconds for row in rows],
+        "download": [row.download_seconds for row in rows],
+        "training": [row.training_seconds for row in rows],
+        "upload": [row.upload_seconds for row in rows],
+    }
+
+    def draw(axes: Any) -> None:
+        left = [0.0] * len(rows)
+        for (phase, seconds), colour in zip(phases.items(), ("#8c959f", _SECOND, _PLAIN, _GOOD), strict=True):
+            axes.barh(range(len(rows)), seconds, left=left, label=phase, color=colour)
+            left = [before + more for before, more in zip(left, seconds, strict=True)]
+        axes.set_yticks(range(len(rows)), [f"{row.way}\n{row.machines}" for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("seconds")
+        axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+    return _draw(draw, width=8, height=1 + 0.6 * len(rows))
 
 
 def _write_counts(axes: Any, confusion: Sequence[Sequence[int]]) -> None:

@@ -4,6 +4,7 @@ Everything here is frozen, refuses unknown fields and imports nothing but pydant
 the JSON of a schedule, a command line and plain Python all go through the same validation.
 """
 
+import math
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +21,10 @@ Architecture = Literal[
     "efficientnet_b0",
     "convnext_tiny",
 ]
+
+# The ways to train, in the order of the journey.
+Way = Literal["single instance", "several instances", "EC2"]
+WAYS: tuple[Way, ...] = ("single instance", "several instances", "EC2")
 
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")]
 
@@ -155,6 +160,10 @@ class Compute(Value):
     max_runtime_seconds: int = Field(default=3600, ge=60, le=2_419_200, description="SageMaker stops the job after it")
 
 
+# What training on several instances takes when nobody says otherwise.
+SEVERAL = Compute(instance_count=4)
+
+
 class TrainingSpec(Value):
     """A training job: everything that decides its outcome, and who asks for it."""
 
@@ -185,6 +194,211 @@ class TrainingResult(Value):
     cost_usd: float | None = Field(
         description="Billable seconds times instances times price; None when the price is unknown"
     )
+
+
+# --- tuning ---------------------------------------------------------------------------------------------------------
+
+
+class FloatRange(Value):
+    """Where a number is searched."""
+
+    low: float = Field(description="Smallest value")
+    high: float = Field(description="Largest value")
+    scale: Literal["linear", "log"] = Field(default="linear", description="log where the order of magnitude matters")
+    steps: int = Field(default=4, ge=1, le=100, description="Values tried by the Grid strategy; others search between")
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> "FloatRange":
+        if self.low >= self.high:
+            msg = f"low={self.low} must be less than high={self.high}"
+            raise ValueError(msg)
+        if self.scale == "log" and self.low <= 0:
+            msg = f"low={self.low} must be greater than 0 on a log scale"
+            raise ValueError(msg)
+        return self
+
+    def grid(self) -> tuple[float, ...]:
+        """Return `steps` values from low to high, evenly apart on the scale."""
+        if self.steps == 1:
+            return (self.low,)
+        shares = [i / (self.steps - 1) for i in range(self.steps)]
+        if self.scale == "log":
+            return tuple(self.low * (self.high / self.low) ** share for share in shares)
+        return tuple(self.low + (self.high - self.low) * share for share in shares)
+
+
+class SearchSpace(Value):
+    """Which hyperparameters are searched, and where; what is left out keeps its value.
+
+    The useful learning rates of a head on a frozen backbone lie between 0.0005 and 0.01; 0.025 and more never learned.
+    """
+
+    learning_rate: FloatRange | None = Field(
+        default=FloatRange(low=0.0005, high=0.01, scale="log"), description="Peak learning rate"
+    )
+    batch_size: tuple[int, ...] = Field(default=(32, 64, 128), description="Batch sizes to choose from; none: fixed")
+    weight_decay: FloatRange | None = Field(default=None, description="Decoupled weight decay")
+    augmentation: FloatRange | None = Field(default=None, description="Strength of augmentation, 0 is none")
+    trainable: tuple[Literal["head", "all"], ...] = Field(default=(), description="Layers to train, to choose from")
+
+    @model_validator(mode="after")
+    def _something_is_searched(self) -> "SearchSpace":
+        if not self.ranges and not self.choices:
+            msg = "nothing is searched: give learning_rate, batch_size or another range"
+            raise ValueError(msg)
+        for name, values in self.choices.items():
+            if len(set(values)) < len(values):
+                msg = f"{name} names a value twice: {', '.join(str(value) for value in values)}"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def ranges(self) -> dict[str, FloatRange]:
+        """What is searched between two numbers, by hyperparameter."""
+        named = {
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "augmentation": self.augmentation,
+        }
+        return {name: between for name, between in named.items() if between is not None}
+
+    @property
+    def choices(self) -> dict[str, tuple[int | str, ...]]:
+        """What is chosen from a few values, by hyperparameter."""
+        named: dict[str, tuple[int | str, ...]] = {"batch_size": self.batch_size, "trainable": self.trainable}
+        return {name: values for name, values in named.items() if values}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hyperparameters that are searched."""
+        return (*self.ranges, *self.choices)
+
+    @property
+    def grid_size(self) -> int:
+        """How many combinations the Grid strategy tries."""
+        return math.prod([*(r.steps for r in self.ranges.values()), *(len(c) for c in self.choices.values())])
+
+
+class TuningConfig(Value):
+    """How hyperparameters are searched, and how much of it."""
+
+    search: SearchSpace = Field(default=SearchSpace(), description="Where to search")
+    strategy: Literal["Bayesian", "Random", "Grid", "Hyperband"] = Field(
+        default="Bayesian",
+        description="How the next trial is chosen; Grid tries every combination, Hyperband stops weak trials early",
+    )
+    trials: int = Field(default=8, ge=1, le=500, description="Most training jobs; fewer than 8 are mostly luck")
+    parallel: int = Field(default=2, ge=1, le=100, description="Training jobs at once; Bayesian learns between them")
+    max_usd: float | None = Field(default=None, gt=0, description="Most dollars; a trial counts as its longest")
+    early_stopping: bool = Field(default=False, description="Stop trials that are worse than the median")
+    objective: Literal["valid_loss", "valid_accuracy"] = Field(
+        default="valid_loss", description="What is best; measured on validation, a mean per picture"
+    )
+    warm_start_from: str | None = Field(
+        default=None, pattern=r"^[a-zA-Z0-9-]{1,32}$", description="An earlier tuning job to learn from"
+    )
+    epochs: int | None = Field(default=None, ge=1, le=1000, description="Most epochs of a trial; as the training's")
+    seed: int = Field(default=42, ge=0, lt=2**31, description="Seed of the search")
+
+    @model_validator(mode="after")
+    def _options_fit_the_strategy(self) -> "TuningConfig":
+        if self.strategy == "Hyperband" and self.early_stopping:
+            msg = "Hyperband stops weak trials itself: leave early_stopping out, or choose another strategy"
+            raise ValueError(msg)
+        if self.strategy == "Grid" and self.search.grid_size > self.trials:
+            msg = (
+                f"the grid has {self.search.grid_size} combinations, and trials={self.trials} allows fewer: "
+                "raise trials, or search less"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class TuningSpec(Value):
+    """A tuning job: what every trial has in common, and how the rest is searched."""
+
+    trial: TrainingSpec
+    config: TuningConfig
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """What every trial is told, before what is searched."""
+        given = self.trial.hyperparameters
+        return given if self.config.epochs is None else given.model_copy(update={"epochs": self.config.epochs})
+
+
+class Trial(Value):
+    """One training job of a tuning job."""
+
+    name: str
+    status: Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
+    hyperparameters: dict[str, str] = Field(description="Those that were searched, as the job got them")
+    objective: float | None = Field(description="None while there is none")
+    seconds: float = Field(default=0, description="Since it started to run; 0 before")
+    ended_after_seconds: float | None = Field(default=None, description="Since the tuning job began; None: it runs")
+    cost_usd: float | None = None
+    reason: str = Field(default="", description="Why it failed")
+
+
+class TuningResult(Value):
+    """A tuning job that has found something."""
+
+    name: str
+    arn: str
+    how: Literal["created", "adopted", "reused"]
+    strategy: str
+    objective: Literal["valid_loss", "valid_accuracy"]
+    trials: tuple[Trial, ...]
+    best: Trial
+    hyperparameters: Hyperparameters = Field(description="With those of the best trial: what a training is given next")
+    instance_type: str
+    instance_count: int
+    seconds: float
+    ended_because: str = Field(description="All trials were tried, or why there are fewer")
+
+    @property
+    def billable_seconds(self) -> float:
+        """Seconds of all trials together, per instance."""
+        return sum(trial.seconds for trial in self.trials)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Dollars of all trials together; None when the price is unknown."""
+        costs = [trial.cost_usd for trial in self.trials]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+# --- training on EC2 ------------------------------------------------------------------------------------------------
+
+
+class Ec2Compute(Value):
+    """A plain EC2 instance that trains, and how long it may live."""
+
+    instance_type: str = Field(default="m5.xlarge", pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$", description="EC2 type")
+    fallbacks: tuple[str, ...] = Field(default=(), description="Types to try in turn where there is no capacity")
+    spot: bool = Field(default=False, description="Ask for spot capacity first, then for on-demand")
+    volume_gb: int = Field(default=100, ge=50, le=16384, description="Disk, GB; the Deep Learning AMI alone needs 50")
+    max_runtime_seconds: int = Field(default=3600, ge=60, le=172_800, description="The command is ended after it")
+    image_parameter: str = Field(
+        default="/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id",
+        pattern=r"^/",
+        description="Public SSM parameter that names the machine image",
+    )
+
+
+class Ec2TrainingSpec(Value):
+    """A training on a plain EC2 instance: everything that decides its outcome."""
+
+    dataset: Dataset
+    hyperparameters: Hyperparameters
+    compute: Ec2Compute
+    program_s3_uri: S3Uri
+    image_id: str
+    root_device: str = Field(description="Name of the image's root volume, /dev/sda1 or /dev/xvda")
+    fresh: bool = False
+
+
+# --- what a training program reports --------------------------------------------------------------------------------
 
 
 class Epoch(Value):
@@ -236,6 +450,11 @@ class TrainingReport(Value):
     test: TestEvaluation
     seconds: dict[str, float]
     images_per_second: float
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were kept."""
+        return self.epochs[self.best_epoch - 1]
 
 
 # --- endpoints ------------------------------------------------------------------------------------------------------
@@ -292,6 +511,7 @@ class SampleAnswer(Value):
 class TrainedModel(Value):
     """A completed training, and what its program reported."""
 
+    way: Way
     job: TrainingResult
     report: TrainingReport
 
@@ -301,6 +521,39 @@ class Deployment(Value):
 
     endpoint: EndpointResult
     answers: tuple[SampleAnswer, ...]
+
+
+class ComparedTraining(Value):
+    """One way of training, as the comparison shows it; seconds are on the wall."""
+
+    way: Way
+    machines: str
+    job: str
+    how: str
+    start_up_seconds: float
+    download_seconds: float
+    training_seconds: float
+    upload_seconds: float
+    images_per_second: float
+    billable_seconds: float
+    cost_usd: float | None
+    valid_accuracy: float
+    test_accuracy: float
+    code_path: str = Field(description="What this way does that the others do not")
+
+
+class Comparison(Value):
+    """The same data, hyperparameters and seed, trained in several ways; and the endpoints of the models."""
+
+    trainings: tuple[TrainedModel, ...]
+    rows: tuple[ComparedTraining, ...]
+    deployments: tuple[Deployment, ...]
+    deleted: tuple[str, ...] = Field(description="What was taken down again; nothing when the endpoints were kept")
+
+    @property
+    def best(self) -> TrainedModel:
+        """The model with the best validation; test only measures it."""
+        return max(self.trainings, key=lambda model: model.report.best.valid_accuracy)
 
 
 class TeardownResult(Value):
@@ -333,10 +586,10 @@ class Section(Value):
 
 
 class StepResult(Value, Generic[Result]):
-    """What a step of the journey came to, and the part of the report that shows it."""
+    """What a step of the journey came to, and the parts of the report that show it."""
 
     result: Result
-    section: Section
+    sections: tuple[Section, ...]
 
 
 class RunReport(Value):
@@ -345,7 +598,6 @@ class RunReport(Value):
     folder: str = Field(description="Where report.json and report.html are")
     title: str
     upload: UploadResult
-    training: TrainedModel
-    deployment: Deployment
+    tuning: TuningResult | None = Field(description="None when the hyperparameters were given")
+    comparison: Comparison
     costs: tuple[CostLine, ...]
-    teardown: TeardownResult | None = Field(description="None when the endpoint was to be kept")

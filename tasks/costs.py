@@ -2,22 +2,72 @@
 
 from datetime import datetime
 
-from tasks.aws.prices import cost_usd
-from tasks.contracts import Compute, CostLine, EndpointResult, TrainingResult
+from tasks.aws.errors import RequestRefusedError
+from tasks.aws.prices import Use, cost_usd
+from tasks.contracts import Compute, CostLine, EndpointResult, TrainedModel, TuningConfig, TuningResult
 
 
-def training_cost(job: TrainingResult, compute: Compute, region: str) -> CostLine:
-    """Return the cost line of a training job; one that was reused has cost nothing this time."""
-    at_most = cost_usd("training", job.instance_type, region, job.instance_count, compute.max_runtime_seconds)
-    reused = job.how == "reused"
-    saved = "" if job.cost_usd is None else f", ${job.cost_usd:.4f} saved"
+def within_budget(config: TuningConfig, compute: Compute, region: str) -> TuningConfig:
+    """Return the tuning with no more trials than its dollars pay for, each at its longest: so it cannot cost more.
+
+    Raises:
+        RequestRefusedError: The budget does not pay for one trial, or the price is not known.
+    """
+    if config.max_usd is None:
+        return config
+    each = cost_usd("training", compute.instance_type, region, compute.instance_count, compute.max_runtime_seconds)
+    if each is None:
+        msg = f"max_usd cannot be kept: {compute.instance_type} has no known price in {region}; give trials instead"
+        raise RequestRefusedError(msg)
+    affordable = int(config.max_usd / each)
+    if affordable < 1:
+        msg = (
+            f"max_usd=${config.max_usd:.2f} does not pay for one trial, which may take {compute.max_runtime_seconds} s "
+            f"and ${each:.2f}: raise it, or lower compute.max_runtime_seconds"
+        )
+        raise RequestRefusedError(msg)
+    return TuningConfig.model_validate(config.model_dump() | {"trials": min(config.trials, affordable)})
+
+
+def tuning_cost(tuning: TuningResult, config: TuningConfig, compute: Compute, region: str) -> CostLine:
+    """Return the cost line of a tuning job: all its trials."""
+    longest = config.trials * compute.max_runtime_seconds
+    return _line(
+        "tuning",
+        f"{len(tuning.trials)} trials on {compute.instance_type}",
+        tuning.how,
+        billable_seconds=tuning.billable_seconds,
+        at_most_usd=cost_usd("training", compute.instance_type, region, compute.instance_count, longest),
+        billed_usd=tuning.cost_usd,
+    )
+
+
+def training_cost(model: TrainedModel, max_runtime_seconds: float, region: str) -> CostLine:
+    """Return the cost line of a training; one that was reused has cost nothing this time."""
+    job = model.job
+    use: Use = "ec2" if model.way == "EC2" else "training"
+    return _line(
+        f"training, {model.way}",
+        f"{job.instance_count} x {job.instance_type}",
+        job.how,
+        billable_seconds=job.billable_seconds,
+        at_most_usd=cost_usd(use, job.instance_type, region, job.instance_count, max_runtime_seconds),
+        billed_usd=job.cost_usd,
+    )
+
+
+def _line(
+    step: str, machines: str, how: str, *, billable_seconds: float, at_most_usd: float | None, billed_usd: float | None
+) -> CostLine:
+    reused = how == "reused"
+    saved = "" if billed_usd is None else f", ${billed_usd:.4f} saved"
     return CostLine(
-        step="training",
-        machines=f"{job.instance_count} x {job.instance_type}",
-        billable_seconds=0 if reused else job.billable_seconds,
-        at_most_usd=at_most,
-        billed_usd=0 if reused else job.cost_usd,
-        note=f"completed before{saved}" if reused else job.how,
+        step=step,
+        machines=machines,
+        billable_seconds=0 if reused else billable_seconds,
+        at_most_usd=at_most_usd,
+        billed_usd=0 if reused else billed_usd,
+        note=f"completed before{saved}" if reused else how,
     )
 
 

@@ -57,3 +57,12 @@ def machines(instance_type: str, count: int) -> str:
 def usd(amount: float | None) -> str:
     """Return dollars as a person reads them; four digits, since a demo costs less than a cent."""
     return "unknown" if amount is None else f"${amount:.4f}"
+
+
+def short_number(value: str) -> str:
+    """Return a hyperparameter as a person reads it: a number with four digits, a word without its quotes."""
+    text = value.strip('"')
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text

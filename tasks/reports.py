@@ -11,6 +11,7 @@ from tasks import charts
 from tasks.aws.prices import prices_as_of
 from tasks.contracts import (
     SPLITS,
+    ComparedTraining,
     CostLine,
     Deployment,
     LabelledImage,
@@ -18,9 +19,11 @@ from tasks.contracts import (
     Section,
     TrainedModel,
     TrainingReport,
+    TuningResult,
     UploadResult,
+    Way,
 )
-from tasks.markdown import escape, machines, picture, table, to_page, usd
+from tasks.markdown import escape, machines, picture, short_number, table, to_page, usd
 
 _WORST_CONFUSIONS = 5
 
@@ -48,10 +51,36 @@ def report_dataset(upload: UploadResult, samples: tuple[LabelledImage, ...]) -> 
 
 
 @task
+def report_tuning(tuning: TuningResult) -> Section:
+    """Show a tuning: every trial, the objective against what was searched, the best so far over time."""
+    metric, best = tuning.objective, tuning.best
+    found = ", ".join(f"{name} {short_number(value)}" for name, value in sorted(best.hyperparameters.items()))
+    names = sorted({name for trial in tuning.trials for name in trial.hyperparameters})
+    rows = [
+        [
+            f"{'★ ' if trial.name == best.name else ''}{trial.name.removeprefix(tuning.name + '-')}",
+            trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
+            "" if trial.objective is None else f"{trial.objective:.6g}",
+            *(short_number(trial.hyperparameters.get(name, "")) for name in names),
+            f"{trial.seconds:.0f}",
+            usd(trial.cost_usd),
+        ]
+        for trial in tuning.trials
+    ]
+    parts = [
+        f"**{escape(found)}**, found by {tuning.strategy} search over {len(tuning.trials)} trials on validation.",
+        table(["trial", "state", metric, *names, "seconds", "cost"], rows),
+        picture("trials", charts.tuning_trials(tuning.trials, best, metric)),
+        f"{escape(tuning.name)} ({tuning.how}): {escape(tuning.ended_because)}; {usd(tuning.cost_usd)} together.",
+    ]
+    return _publish("tuning", "Tuning", parts)
+
+
+@task
 def report_training(model: TrainedModel) -> Section:
     """Show a training: accuracy, curves, confusion matrix, where its time went."""
     result, report = model.job, model.report
-    test, kept = report.test, report.epochs[report.best_epoch - 1]
+    test, kept = report.test, report.best
     facts = [
         ["test accuracy", f"{test.accuracy:.2%} of {len(test.predictions)} pictures"],
         ["validation accuracy", f"{kept.valid_accuracy:.2%} (epoch {report.best_epoch} of {len(report.epochs)})"],
@@ -67,7 +96,7 @@ def report_training(model: TrainedModel) -> Section:
         picture("confusion matrix", charts.confusion_matrix(test.confusion, report.classes)),
         _worst_confusions(report),
     ]
-    return _publish("training", "Training", parts)
+    return _publish(f"training-{_slug(model.way)}", f"Training: {model.way}", parts)
 
 
 @task
@@ -91,7 +120,48 @@ def report_endpoint(deployment: Deployment) -> Section:
         ]
         parts.append(picture("answers", charts.answer_sheet(samples)))
         parts.append(table(["picture", "true", "answer", "probability", "ms"], rows))
-    return _publish("endpoint", "Endpoint", parts)
+    return _publish("endpoint", f"Endpoint {endpoint.name}", parts)
+
+
+@task
+def report_comparison(rows: tuple[ComparedTraining, ...]) -> Section:
+    """Show the ways of training side by side: where the time went, what it cost, how good the model is."""
+    header = [
+        "way",
+        "machines",
+        "start-up s",
+        "download s",
+        "training s",
+        "upload s",
+        "pictures/s",
+        "billable s",
+        "cost",
+        "validation",
+        "test",
+    ]
+    cells = [
+        [
+            row.way,
+            row.machines,
+            f"{row.start_up_seconds:.1f}",
+            f"{row.download_seconds:.1f}",
+            f"{row.training_seconds:.1f}",
+            f"{row.upload_seconds:.1f}",
+            f"{row.images_per_second:.0f}",
+            f"{row.billable_seconds:.0f}",
+            usd(row.cost_usd),
+            f"{row.valid_accuracy:.2%}",
+            f"{row.test_accuracy:.2%}",
+        ]
+        for row in rows
+    ]
+    parts = [
+        "The same data, hyperparameters and seed.",
+        table(header, cells),
+        picture("seconds", charts.training_seconds(rows)),
+        *(f"- **{row.way}** ({escape(row.job)}, {row.how}): {escape(row.code_path)}" for row in rows),
+    ]
+    return _publish("comparison", "Comparison", parts)
 
 
 @task
@@ -127,7 +197,8 @@ def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
     text = "\n\n".join([f"# {escape(run.title)}", *parts, _after(run)])
     place = Path(run.folder)
     place.mkdir(parents=True, exist_ok=True)
-    facts = run.model_dump(mode="json", exclude={"deployment": {"answers": {"__all__": {"image": {"body"}}}}})
+    pictures = {"comparison": {"deployments": {"__all__": {"answers": {"__all__": {"image": {"body"}}}}}}}
+    facts = run.model_dump(mode="json", exclude=pictures)
     (place / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     page = place / "report.html"
     page.write_text(to_page(run.title, text), encoding="utf-8")
@@ -141,11 +212,16 @@ def _publish(key: str, title: str, parts: Sequence[str]) -> Section:
     return Section(key=key, title=title, markdown=markdown)
 
 
+def _slug(way: Way) -> str:
+    return way.lower().replace(" ", "-")
+
+
 def _after(run: RunReport) -> str:
     """Return what is left in service, and what is gone."""
-    if run.teardown is None:
-        return f"## In service\n\n{run.deployment.endpoint.name} is in service, and bills until it is torn down."
-    return "\n".join(["## Torn down\n", *(f"- {escape(name)}" for name in run.teardown.deleted)])
+    if run.comparison.deleted:
+        return "\n".join(["## Torn down\n", *(f"- {escape(name)}" for name in run.comparison.deleted)])
+    names = [f"- {deployment.endpoint.name}" for deployment in run.comparison.deployments]
+    return "\n".join(["## In service, and billing until torn down\n", *names])
 
 
 def _worst_confusions(report: TrainingReport) -> str:

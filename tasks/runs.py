@@ -1,6 +1,7 @@
 """What a task knows of the Prefect run it is part of: whose resources it makes, where its lines go, how far it is."""
 
 import logging
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from tasks.aws.jobs import Kind, Submission, stop
 ABANDONED: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit, ExternalSignal, DeadlineError)
 
 _UPDATE_SECONDS = 1.0
+_EPOCH = re.compile(r"^epoch=(\d+)\b")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -89,3 +91,27 @@ class Progress:
         made = create_progress_artifact(progress=percent, key=self._key, description=self._description)
         # Prefect's sync and async faces share one name; called from a sync task this is the UUID.
         self._artifact = made if isinstance(made, UUID) else None
+
+
+class EpochProgress:
+    """The progress of a training, read off the lines that its program prints.
+
+    Args:
+        key: The artifact's key.
+        description: What is progressing.
+        epochs: Most epochs that it will take.
+    """
+
+    def __init__(self, key: str, description: str, epochs: int) -> None:
+        self._progress, self._epochs = Progress(key, description), epochs
+
+    def take_line(self, line: str) -> None:
+        """Look for the end of an epoch in a line."""
+        epoch = _EPOCH.match(line)
+        if epoch:
+            # The last twentieth is for the test, the export and the upload.
+            self._progress.update(0.95 * int(epoch.group(1)) / self._epochs)
+
+    def end(self) -> None:
+        """Show that it is done."""
+        self._progress.update(1.0)

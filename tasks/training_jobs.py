@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,12 +19,11 @@ from tasks.aws.requests import check_instance_type, training_job_request
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.contracts import TrainingReport, TrainingResult, TrainingSpec
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
-from tasks.runs import ABANDONED, Progress, current_owner, run_logger, stop_if_ours
+from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger, stop_if_ours
 
 # A job may wait for its machines longer than it may run; after that, somebody should look.
 _QUEUE_SECONDS = 3600
 _LIFETIME = timedelta(days=2)
-_EPOCH = re.compile(r"^epoch=(\d+)\b")
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
@@ -99,8 +97,8 @@ class _Watch:
     """What is done at each look at a running job: new status, new lines, progress."""
 
     def __init__(self, name: str, epochs: int) -> None:
-        self._logger, self._epochs, self._status = run_logger(), epochs, ""
-        self._progress = Progress("training-progress", f"Training job {name}")
+        self._logger, self._status = run_logger(), ""
+        self._progress = EpochProgress("training-progress", f"Training job {name}", epochs)
         self._logs = LogFollower(TRAINING_GROUP, f"{name}/", self._take_line, self._logger.warning)
         self._name = name
 
@@ -113,14 +111,11 @@ class _Watch:
 
     def _take_line(self, line: str) -> None:
         self._logger.info("[%s] %s", self._name, line)
-        epoch = _EPOCH.match(line)
-        if epoch:
-            # The last twentieth is for the test, the export and the upload.
-            self._progress.update(0.95 * int(epoch.group(1)) / self._epochs)
+        self._progress.take_line(line)
 
     def end(self, patience: Patience) -> None:
         self._drain(patience)
-        self._progress.update(1.0)
+        self._progress.end()
 
     def drained_tail(self, patience: Patience) -> Callable[[], tuple[str, ...]]:
         """Return what fetches the last lines, the late ones too, for an error's text."""

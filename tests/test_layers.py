@@ -16,6 +16,8 @@ RULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tasks/aws": (("tasks.aws", "tasks.contracts"), ("prefect", "moto")),
     "tasks/data": (("tasks.data", "tasks.contracts", "tasks.aws.errors"), ("prefect", "boto3", "moto")),
     "training": (("training",), ("prefect", "boto3", "moto", "sagemaker")),
+    # Alone on a plain machine, it fetches and sends what SageMaker would; stdlib and boto3, as a Lambda function.
+    "training/instance_job.py": ((), ("prefect", "moto", "sagemaker", "torch")),
     "training/serving": ((), ("torch", "torchvision", "prefect", "boto3", "moto")),
     "deployments/local_aws": (("deployments.local_aws",), ("prefect", "torch", "sagemaker")),
     "lambda": ((), ("prefect", "sagemaker", "torch")),
@@ -37,8 +39,8 @@ def within(module: str, package: str) -> bool:
 
 
 def rule_for(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    folders = [parent.relative_to(ROOT).as_posix() for parent in path.parents if parent.is_relative_to(ROOT)]
-    return next((RULES[folder] for folder in folders if folder in RULES), None)
+    places = [place.relative_to(ROOT).as_posix() for place in (path, *path.parents) if place.is_relative_to(ROOT)]
+    return next((RULES[place] for place in places if place in RULES), None)
 
 
 @pytest.mark.parametrize("folder", ["flows", "tasks", "training", "deployments", "lambda"])

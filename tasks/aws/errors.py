@@ -6,10 +6,12 @@
     ├── RequestRefusedError       AWS refused a request; asking again would not help
     ├── IdentityError             the name is taken by something that is not ours
     ├── SettingsDroppedError      AWS accepted a request and kept only part of it
+    ├── CapacityError             AWS has no machine of any of the types that were asked for
     ├── InvocationError           the endpoint did not answer with a prediction
     └── ResourceError             something we started did not come to a good end
         ├── JobFailedError        Failed, with AWS's reason and the last log lines
         ├── JobStoppedError       Stopped by somebody, or by its own time limit
+        ├── InstanceLostError     the machine went away under the work
         └── DeadlineError         still not there when our patience ended
 
 Every argument goes to `super().__init__`, so that the exceptions survive pickling between processes.
@@ -50,6 +52,10 @@ class IdentityError(FlowsError):
 
 class SettingsDroppedError(FlowsError):
     """AWS accepted a request and silently kept only part of it."""
+
+
+class CapacityError(FlowsError):
+    """AWS has no capacity for any of the types that were asked for; nothing runs, nothing bills."""
 
 
 class InvocationError(FlowsError):
@@ -100,6 +106,14 @@ class JobStoppedError(ResourceError):
         if self.status == "MaxRuntimeExceeded":
             return "ran out of its time limit and was stopped; raise max_runtime_seconds or ask for less"
         return "was stopped before it was done"
+
+
+class InstanceLostError(ResourceError):
+    """The instance went away under the work: reclaimed spot capacity, or somebody ended it."""
+
+    def what_happened(self) -> str:
+        """Return the predicate of the sentence."""
+        return f"went away, it is {self.status}"
 
 
 class DeadlineError(ResourceError):

@@ -69,6 +69,15 @@ TRAINING_JOBS = Kind(
     good="Completed",
     stop_operation="stop_training_job",
 )
+TUNING_JOBS = Kind(
+    noun="tuning job",
+    operations="hyper_parameter_tuning_job",
+    prefix="HyperParameterTuningJob",
+    status_field="HyperParameterTuningJobStatus",
+    running=frozenset({"InProgress"}),
+    good="Completed",
+    stop_operation="stop_hyper_parameter_tuning_job",
+)
 ENDPOINTS = Kind(
     noun="endpoint",
     operations="endpoint",
@@ -233,6 +242,18 @@ def describe(kind: Kind, name: str) -> Description | None:
     return dict(answer)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What is waited for: how it is looked at, and which of its statuses means what."""
+
+    noun: str
+    name: str
+    look: Callable[[], Description | None]
+    status: Callable[[Description], str]
+    running: frozenset[str]
+    good: str
+
+
 def await_end(
     kind: Kind,
     name: str,
@@ -240,34 +261,50 @@ def await_end(
     on_look: Callable[[Description], None] = lambda _description: None,
     log_tail: Callable[[], tuple[str, ...]] = tuple,
 ) -> Description:
-    """Wait until it is no longer running, and return its description if it came to a good end.
-
-    Throttling and broken connections are patience, not failure. `on_look` is called with every description.
+    """Wait until a SageMaker resource is no longer running, and return its description if it came to a good end.
 
     Raises:
         JobFailedError: It failed, or vanished.
         JobStoppedError: It was stopped, by a person or by its time limit.
         DeadlineError: It was still running at the deadline; it goes on running.
     """
+    watched = Watched(kind.noun, name, lambda: describe(kind, name), kind.status, kind.running, kind.good)
+    return wait(watched, patience, on_look, log_tail)
+
+
+def wait(
+    watched: Watched,
+    patience: Patience,
+    on_look: Callable[[Description], None] = lambda _description: None,
+    log_tail: Callable[[], tuple[str, ...]] = tuple,
+) -> Description:
+    """Wait until it is no longer running, and return its description if it came to a good end.
+
+    The one poll loop of everything. Throttling and broken connections are patience, not failure. `on_look` is called
+    with every description; what it raises ends the wait.
+
+    Raises:
+        ResourceError: As `await_end`.
+    """
     clock = patience.clock
     deadline = clock.monotonic() + patience.deadline_seconds
     status, troubles = "unknown", 0
     while True:
-        description, troubles = _look(kind, name, troubles)
+        description, troubles = _look(watched, troubles)
         if description is not None:
-            status = kind.status(description)
+            status = watched.status(description)
             on_look(description)
-            if status not in kind.running:
-                return _good_end(kind, name, description, log_tail)
+            if status not in watched.running:
+                return _good_end(watched, description, log_tail)
         if clock.monotonic() >= deadline:
-            raise DeadlineError(kind.noun, name, status, "", log_tail())
+            raise DeadlineError(watched.noun, watched.name, status, "", log_tail())
         clock.sleep(_pause_seconds(patience.poll_seconds, troubles))
 
 
-def _look(kind: Kind, name: str, troubles: int) -> tuple[Description | None, int]:
-    """Describe once; return no description, and one more trouble, when AWS cannot be asked just now."""
+def _look(watched: Watched, troubles: int) -> tuple[Description | None, int]:
+    """Look once; return no description, and one more trouble, when AWS cannot be asked just now."""
     try:
-        description = describe(kind, name)
+        description = watched.look()
     except (ClientError, BotoCoreError) as error:
         if not is_transient_error(error):
             raise
@@ -275,7 +312,7 @@ def _look(kind: Kind, name: str, troubles: int) -> tuple[Description | None, int
             forget_clients()
         return None, troubles + 1
     if description is None:
-        raise JobFailedError(kind.noun, name, "Deleted", "somebody deleted it while we waited for it")
+        raise JobFailedError(watched.noun, watched.name, "Deleted", "somebody deleted it while we waited for it")
     return description, 0
 
 
@@ -286,15 +323,15 @@ def _pause_seconds(poll_seconds: float, troubles: int) -> float:
     return min(poll_seconds * 2.0**troubles, longest) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
-def _good_end(kind: Kind, name: str, description: Description, log_tail: Callable[[], tuple[str, ...]]) -> Description:
-    status = kind.status(description)
-    if status == kind.good:
+def _good_end(watched: Watched, description: Description, log_tail: Callable[[], tuple[str, ...]]) -> Description:
+    status = watched.status(description)
+    if status == watched.good:
         return description
     reason = description.get("FailureReason", "")
     if status in ("Stopped", "Stopping"):
         secondary = description.get("SecondaryStatus", status)
-        raise JobStoppedError(kind.noun, name, secondary, reason, log_tail())
-    raise JobFailedError(kind.noun, name, status, reason, log_tail())
+        raise JobStoppedError(watched.noun, watched.name, secondary, reason, log_tail())
+    raise JobFailedError(watched.noun, watched.name, status, reason, log_tail())
 
 
 def stop(kind: Kind, name: str) -> bool:

@@ -78,8 +78,9 @@ class LogFollower:
                 request["nextToken"] = token
             answer = client("logs").get_log_events(**request)
             for event in answer["events"]:
-                self._tail.append(event["message"])
-                self._sink(event["message"])
+                for line in event["message"].splitlines():  # the SSM agent sends several lines as one event
+                    self._tail.append(line)
+                    self._sink(line)
             lines += len(answer["events"])
             self._tokens[stream] = answer["nextForwardToken"]
             # The same token twice means that there is nothing behind it, yet.

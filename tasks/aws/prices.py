@@ -17,13 +17,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tasks.aws.clients import client
 from tasks.aws.errors import FlowsError, sentence_for
 
-Use = Literal["training", "hosting"]
+Use = Literal["training", "hosting", "ec2"]
 
 PRICES_FILE = Path(__file__).with_name("prices.json")
 _SECONDS_PER_HOUR = 3600
 # The Price List API answers for all regions, but is served in three of them only.
 _PRICE_LIST_REGION = "us-east-1"
 _USES: dict[str, Use] = {"Training": "training", "Hosting": "hosting"}
+# One EC2 type has dozens of prices: by system, licence, tenancy and reservation.
+_PLAIN_LINUX = {
+    "productFamily": "Compute Instance",
+    "operatingSystem": "Linux",
+    "preInstalledSw": "NA",
+    "tenancy": "Shared",
+    "capacitystatus": "Used",
+}
 
 
 @cache
@@ -53,34 +61,29 @@ def cost_usd(use: Use, instance_type: str, region: str, instance_count: int, sec
 
 
 def fetch_prices(region: str) -> dict[Use, dict[str, float]]:
-    """Return the on-demand prices of SageMaker's instances in a region, dollars an hour, as AWS lists them now.
+    """Return the on-demand prices of machines in a region, dollars an hour, as AWS lists them now.
 
     https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html
     """
-    prices: dict[Use, dict[str, float]] = {"training": {}, "hosting": {}}
-    for product in _products(region):
+    prices: dict[Use, dict[str, float]] = {"training": {}, "hosting": {}, "ec2": {}}
+    for product in _products("AmazonSageMaker", {"regionCode": region, "productFamily": "ML Instance"}):
         attributes = product["product"]["attributes"]
         # The list carries the use under either name, depending on the product's age.
         use = _USES.get(attributes.get("platoinstancetype") or attributes.get("component", ""))
         usd = _on_demand_usd(product)
         if use and usd and attributes.get("instanceName"):
             prices[use][attributes["instanceName"]] = usd
+    for product in _products("AmazonEC2", {"regionCode": region, **_PLAIN_LINUX}):
+        usd = _on_demand_usd(product)
+        if usd:
+            prices["ec2"][product["product"]["attributes"]["instanceType"]] = usd
     return prices
 
 
-def _products(region: str) -> Iterator[dict[str, Any]]:
-    pages = (
-        client("pricing", _PRICE_LIST_REGION)
-        .get_paginator("get_products")
-        .paginate(
-            ServiceCode="AmazonSageMaker",
-            Filters=[
-                {"Type": "TERM_MATCH", "Field": "regionCode", "Value": region},
-                {"Type": "TERM_MATCH", "Field": "productFamily", "Value": "ML Instance"},
-            ],
-        )
-    )
-    for page in pages:
+def _products(service: str, attributes: dict[str, str]) -> Iterator[dict[str, Any]]:
+    filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in attributes.items()]
+    pages = client("pricing", _PRICE_LIST_REGION).get_paginator("get_products")
+    for page in pages.paginate(ServiceCode=service, Filters=filters):
         for text in page["PriceList"]:
             yield json.loads(text)
 
@@ -103,7 +106,7 @@ def refresh(region: str, file: Path = PRICES_FILE) -> int:
     prices = fetch_prices(region)
     count = sum(len(of_use) for of_use in prices.values())
     if not count:
-        msg = f"AWS lists no SageMaker price for {region}: check the region's name; {file.name} is left as it was"
+        msg = f"AWS lists no price for {region}: check the region's name; {file.name} is left as it was"
         raise FlowsError(msg)
     table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     today = datetime.now(tz=UTC).date().isoformat()

@@ -6,7 +6,7 @@ from typing import Any
 from tasks.aws.errors import RequestRefusedError
 from tasks.aws.identity import Owner, digest_of, resource_name, tags_of
 from tasks.aws.settings import Settings
-from tasks.contracts import Channel, EndpointSpec, Hyperparameters, TrainingSpec
+from tasks.contracts import Channel, Dataset, EndpointSpec, FloatRange, Hyperparameters, TrainingSpec, TuningSpec
 
 # The training program prints `name=value`; a test holds these names against what it really prints.
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
@@ -16,6 +16,7 @@ TRAINING_PROGRAM = "training/train.py"
 VARIANT = "AllTraffic"
 _CHECKPOINTS = "/opt/ml/checkpoints"
 _HOSTING_START_SECONDS = 600
+_TUNING_NAME_LIMIT = 32
 
 
 def training_digest(spec: TrainingSpec, owner: Owner) -> str:
@@ -45,25 +46,113 @@ def training_job_request(spec: TrainingSpec, settings: Settings, owner: Owner) -
     name = resource_name(spec.step, digest)
     return {
         "TrainingJobName": name,
+        **_definition(spec, settings),
+        "HyperParameters": _program_hyperparameters(spec, settings) | encoded(spec.hyperparameters),
+        # Every attempt at the same content shares its checkpoints: the second goes on where the first was lost.
+        "CheckpointConfig": {"S3Uri": checkpoints_uri(settings, name), "LocalPath": _CHECKPOINTS},
+        "Tags": tags_of(owner, digest),
+    }
+
+
+def _definition(spec: TrainingSpec, settings: Settings) -> dict[str, Any]:
+    """Return what a training job of its own and a trial of a tuning job are asked for in the same words."""
+    return {
         "AlgorithmSpecification": {
             "TrainingImage": spec.image_uri,
             "TrainingInputMode": "File",
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "RoleArn": settings.training_role_arn,
-        "HyperParameters": _program_hyperparameters(spec, settings) | _encoded(spec.hyperparameters),
-        "InputDataConfig": _channels(spec),
-        "OutputDataConfig": {"S3OutputPath": f"s3://{settings.bucket}/jobs"},
-        # Every attempt at the same content shares its checkpoints: the second goes on where the first was lost.
-        "CheckpointConfig": {"S3Uri": f"s3://{settings.bucket}/checkpoints/{name}", "LocalPath": _CHECKPOINTS},
+        "InputDataConfig": [
+            _channel(name, channel) for name, channel in input_channels(spec.dataset, spec.hyperparameters).items()
+        ],
+        "OutputDataConfig": {"S3OutputPath": outputs_uri(settings)},
         "ResourceConfig": {
             "InstanceType": spec.compute.instance_type,
             "InstanceCount": spec.compute.instance_count,
             "VolumeSizeInGB": spec.compute.volume_gb,
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": spec.compute.max_runtime_seconds},
+    }
+
+
+def outputs_uri(settings: Settings) -> str:
+    """Return where jobs leave their models, each below its name."""
+    return f"s3://{settings.bucket}/jobs"
+
+
+def checkpoints_uri(settings: Settings, name: str) -> str:
+    """Return where a job keeps its checkpoints."""
+    return f"s3://{settings.bucket}/checkpoints/{name}"
+
+
+def tuning_job_request(spec: TuningSpec, settings: Settings, owner: Owner) -> dict[str, Any]:
+    """Return the request for a hyperparameter tuning job.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateHyperParameterTuningJob.html
+    """
+    config, trial = spec.config, spec.trial
+    digest = digest_of({"trial": training_digest(trial, owner), "config": config.model_dump()})
+    fixed = {name: value for name, value in encoded(spec.hyperparameters).items() if name not in config.search.names}
+    request = {
+        "HyperParameterTuningJobName": resource_name(trial.step, digest, limit=_TUNING_NAME_LIMIT),
+        "HyperParameterTuningJobConfig": _tuning_config(spec),
+        # Without checkpoints: trials are short, and the next attempt's have other names.
+        "TrainingJobDefinition": {
+            **_definition(trial, settings),
+            "StaticHyperParameters": _program_hyperparameters(trial, settings) | fixed,
+        },
         "Tags": tags_of(owner, digest),
     }
+    if config.warm_start_from:
+        parents = [{"HyperParameterTuningJobName": config.warm_start_from}]
+        request["WarmStartConfig"] = {
+            "ParentHyperParameterTuningJobs": parents,
+            "WarmStartType": "TransferLearning",  # the other type wants the very same data and image
+        }
+    return request
+
+
+def _tuning_config(spec: TuningSpec) -> dict[str, Any]:
+    config = spec.config
+    limits = {"MaxParallelTrainingJobs": config.parallel}
+    if config.strategy != "Grid":  # SageMaker counts the combinations of a grid itself
+        limits["MaxNumberOfTrainingJobs"] = config.trials
+    request: dict[str, Any] = {
+        "Strategy": config.strategy,
+        "HyperParameterTuningJobObjective": {
+            "Type": "Minimize" if config.objective.endswith("loss") else "Maximize",
+            "MetricName": config.objective,
+        },
+        "ResourceLimits": limits,
+        "ParameterRanges": _parameter_ranges(spec),
+        "TrainingJobEarlyStoppingType": "Auto" if config.early_stopping else "Off",
+        "RandomSeed": config.seed,
+    }
+    if config.strategy == "Hyperband":
+        # A trial that reaches the most is stopped; one that ends by itself prints each epoch, and its best once more.
+        resource = {"MinResource": 1, "MaxResource": spec.hyperparameters.epochs + 2}
+        request["StrategyConfig"] = {"HyperbandStrategyConfig": resource}
+    return request
+
+
+def _parameter_ranges(spec: TuningSpec) -> dict[str, list[dict[str, Any]]]:
+    """Return the ranges; values of a choice are JSON, as all our hyperparameters are."""
+    search = spec.config.search
+    choices: dict[str, tuple[float | str, ...]] = dict(search.choices)
+    if spec.config.strategy == "Grid":  # which takes nothing but choices
+        choices |= {name: between.grid() for name, between in search.ranges.items()}
+    continuous = [] if spec.config.strategy == "Grid" else [_continuous(*item) for item in search.ranges.items()]
+    categorical = [
+        {"Name": name, "Values": [json.dumps(value) for value in values]} for name, values in choices.items()
+    ]
+    named = {"ContinuousParameterRanges": continuous, "CategoricalParameterRanges": categorical}
+    return {kind: ranges for kind, ranges in named.items() if ranges}
+
+
+def _continuous(name: str, between: FloatRange) -> dict[str, Any]:
+    scale = {"linear": "Linear", "log": "Logarithmic"}[between.scale]
+    return {"Name": name, "MinValue": str(between.low), "MaxValue": str(between.high), "ScalingType": scale}
 
 
 def _program_hyperparameters(spec: TrainingSpec, settings: Settings) -> dict[str, str]:
@@ -77,7 +166,7 @@ def _program_hyperparameters(spec: TrainingSpec, settings: Settings) -> dict[str
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _encoded(hyperparameters: Hyperparameters) -> dict[str, str]:
+def encoded(hyperparameters: Hyperparameters) -> dict[str, str]:
     """Return the hyperparameters as the API wants them: strings of JSON, with a weights file turned into a channel."""
     values = hyperparameters.model_dump()
     if hyperparameters.weights.startswith("s3://"):
@@ -85,11 +174,12 @@ def _encoded(hyperparameters: Hyperparameters) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _channels(spec: TrainingSpec) -> list[dict[str, Any]]:
-    channels: dict[str, Channel] = {str(split): channel for split, channel in spec.dataset.channels.items()}
-    if spec.hyperparameters.weights.startswith("s3://"):
-        channels["weights"] = Channel(s3_uri=spec.hyperparameters.weights, data_type="S3Prefix")
-    return [_channel(name, channel) for name, channel in channels.items()]
+def input_channels(dataset: Dataset, hyperparameters: Hyperparameters) -> dict[str, Channel]:
+    """Return what a training reads, by channel name: the splits, and the file of weights that it starts from."""
+    channels: dict[str, Channel] = {str(split): channel for split, channel in dataset.channels.items()}
+    if hyperparameters.weights.startswith("s3://"):
+        channels["weights"] = Channel(s3_uri=hyperparameters.weights, data_type="S3Prefix")
+    return channels
 
 
 def _channel(name: str, channel: Channel) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class Settings(Value):
     bucket: str
     training_role_arn: str
     endpoint_role_arn: str
+    instance_profile: str
+    instance_security_group_id: str
+    command_log_group: str
 
 
 def load_settings() -> Settings:
@@ -45,6 +48,9 @@ def load_settings() -> Settings:
             bucket=outputs["BucketName"],
             training_role_arn=outputs["TrainingRoleArn"],
             endpoint_role_arn=outputs["EndpointRoleArn"],
+            instance_profile=outputs["InstanceProfileName"],
+            instance_security_group_id=outputs["InstanceSecurityGroupId"],
+            command_log_group=outputs["CommandLogGroup"],
         )
     except KeyError as error:
         msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"
@@ -62,6 +68,14 @@ def poll_seconds() -> float:
         msg = f"SAGEMAKER_FLOWS_POLL_SECONDS is {text!r}: set it to a number of seconds greater than 0"
         raise SettingsError(msg)
     return seconds
+
+
+def instance_venv() -> str:
+    """Return the virtual environment of the machine image, which has torch: that of AWS's Deep Learning AMIs.
+
+    SAGEMAKER_FLOWS_EC2_VENV overrules it, for an image that has another.
+    """
+    return os.environ.get("SAGEMAKER_FLOWS_EC2_VENV", "/opt/pytorch")
 
 
 def _account_id() -> str:

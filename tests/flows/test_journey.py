@@ -1,4 +1,5 @@
-"""The main road, end to end on real pictures: upload, train, deploy, ask, report, tear down; and all of it again."""
+"""The whole journey on real pictures: upload, tune, train three ways, deploy, ask, compare, report, tear down; and all
+of it again."""
 
 import json
 import re
@@ -18,14 +19,19 @@ from tasks.endpoints import invoke
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = ("--hyperparameters.epochs", "8")
+# A small journey: what is small in it is time, not steps.
+SMALL = (
+    *("--hyperparameters.epochs", "8"),
+    *("--tuning.trials", "3", "--tuning.epochs", "2", "--tuning.search.batch-size", "32", "64"),
+    *("--several.instance-count", "2"),
+)
 
 
 @pytest.fixture(scope="module")
 def journey(run_flow: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A first `operationalize`: what it printed, and where its report is."""
     reports = tmp_path_factory.mktemp("reports")
-    result = run_flow("operationalize", *EPOCHS, "--reports-folder", str(reports))
+    result = run_flow("operationalize", *SMALL, "--reports-folder", str(reports))
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout, next(reports.iterdir())
 
@@ -36,52 +42,100 @@ def facts(journey: tuple[str, Path]) -> dict[str, Any]:
     return content
 
 
+def alone(facts: dict[str, Any]) -> dict[str, Any]:
+    """The training on a single instance."""
+    training: dict[str, Any] = facts["comparison"]["trainings"][0]
+    return training
+
+
 @pytest.fixture(scope="module")
 def endpoint(run_flow: Any, facts: dict[str, Any]) -> str:
     """The model of the journey, deployed again by its own flow."""
-    result = run_flow("deploy_endpoint", facts["training"]["job"]["model_s3_uri"])
+    result = run_flow("deploy_endpoint", alone(facts)["job"]["model_s3_uri"])
     assert result.returncode == 0, result.stderr[-3000:]
     name: str = result.stdout.strip().splitlines()[-1]
     return name
 
 
 def test_it_prints_what_was_made_how_good_it_is_what_it_cost_and_what_is_gone(journey: tuple[str, Path]) -> None:
-    for words in ("Dataset    s3://", "Model      s3://", "Accuracy", "Answers", "Cost on AWS", "Torn down", "Report"):
+    for words in ("Dataset    s3://", "Tuning", "Training", "Endpoint", "Cost on AWS", "Torn down", "Report"):
         assert words in journey[0]
-    assert len(re.findall(r"digit-\d+\.png: \d \(\d+\.\d%\), true \d", journey[0])) == 8
+    assert len(re.findall(r"digit-\d+\.png: \d \(\d+\.\d%\), true \d", journey[0])) == 16
+    assert len(re.findall(r"% of 359 test pictures right", journey[0])) == 3
 
 
-def test_it_is_accurate(facts: dict[str, Any]) -> None:
-    assert facts["training"]["report"]["test"]["accuracy"] >= 0.95
+def test_every_way_of_training_is_accurate(facts: dict[str, Any]) -> None:
+    for row in facts["comparison"]["rows"]:
+        assert row["test_accuracy"] >= 0.95
+
+
+def test_the_best_trial_is_what_the_trainings_were_given(facts: dict[str, Any]) -> None:
+    tuning = facts["tuning"]
+    assert len(tuning["trials"]) == 3
+    best = min(tuning["trials"], key=lambda trial: trial["objective"])
+    assert tuning["best"] == best
+    described = boto3.client("sagemaker").describe_training_job(TrainingJobName=alone(facts)["job"]["name"])
+    for name, value in best["hyperparameters"].items():
+        assert float(json.loads(described["HyperParameters"][name])) == float(json.loads(value))
+    assert described["HyperParameters"]["epochs"] == "8"
+
+
+def test_the_ways_are_compared_by_where_their_time_went(facts: dict[str, Any]) -> None:
+    rows = facts["comparison"]["rows"]
+    assert [row["way"] for row in rows] == ["single instance", "several instances", "EC2"]
+    for row in rows:
+        assert row["training_seconds"] > 0
+        assert row["download_seconds"] > 0
+        assert row["cost_usd"] > 0
+        assert row["images_per_second"] > 0
+
+
+def test_several_instances_made_one_model(facts: dict[str, Any]) -> None:
+    several = facts["comparison"]["trainings"][1]
+    assert several["job"]["instance_count"] == 2
+    described = boto3.client("sagemaker").describe_training_job(TrainingJobName=several["job"]["name"])
+    assert described["ResourceConfig"]["InstanceCount"] == 2
+
+
+def test_the_instance_is_gone_and_what_it_made_is_there(facts: dict[str, Any]) -> None:
+    job = facts["comparison"]["trainings"][2]["job"]
+    instance = boto3.client("ec2").describe_instances(InstanceIds=[job["arn"].rpartition("/")[2]])
+    assert instance["Reservations"][0]["Instances"][0]["State"]["Name"] in ("shutting-down", "terminated")
+    bucket, _, key = job["model_s3_uri"].removeprefix("s3://").partition("/")
+    assert boto3.client("s3").head_object(Bucket=bucket, Key=key)["ContentLength"] > 0
 
 
 def test_the_page_carries_its_pictures_and_the_facts_no_picture(journey: tuple[str, Path]) -> None:
-    assert (journey[1] / "report.html").read_text().count("data:image/png;base64,") >= 5
+    assert (journey[1] / "report.html").read_text().count("data:image/png;base64,") >= 12
     assert '"body"' not in (journey[1] / "report.json").read_text()
 
 
 def test_the_facts_are_what_the_contract_says(facts: dict[str, Any]) -> None:
-    for sample in facts["deployment"]["answers"]:
-        sample["image"]["body"] = ""
+    for deployment in facts["comparison"]["deployments"]:
+        for sample in deployment["answers"]:
+            sample["image"]["body"] = ""
     assert RunReport.model_validate_json(json.dumps(facts))
 
 
 def test_every_step_left_an_artifact(journey: tuple[str, Path], prefect_api: httpx.Client) -> None:
-    found = prefect_api.post("/artifacts/filter", json={}).raise_for_status().json()
+    found = prefect_api.post("/artifacts/filter", json={"limit": 200}).raise_for_status().json()
     keys = {artifact["key"] for artifact in found}
-    assert keys >= {"dataset", "training", "endpoint", "costs", "final-report", "training-progress", "upload-progress"}
+    steps = {"dataset", "tuning", "endpoint", "comparison", "costs", "final-report"}
+    trainings = {"training-single-instance", "training-several-instances", "training-ec2"}
+    assert keys >= steps | trainings | {"upload-progress", "tuning-progress", "training-progress", "ec2-progress"}
     progress = [artifact["data"] for artifact in found if artifact["key"] == "training-progress"]
     assert set(progress) == {100.0}
 
 
 def test_nothing_is_left_in_service(facts: dict[str, Any]) -> None:
     names = [endpoint["EndpointName"] for endpoint in boto3.client("sagemaker").list_endpoints()["Endpoints"]]
-    assert facts["deployment"]["endpoint"]["name"] not in names
-    assert len(facts["teardown"]["deleted"]) == 3
+    for deployment in facts["comparison"]["deployments"]:
+        assert deployment["endpoint"]["name"] not in names
+    assert len(facts["comparison"]["deleted"]) == 6
 
 
 def test_everything_carries_its_owner_and_its_expiry(facts: dict[str, Any]) -> None:
-    tags = boto3.client("sagemaker").list_tags(ResourceArn=facts["training"]["job"]["arn"])["Tags"]
+    tags = boto3.client("sagemaker").list_tags(ResourceArn=alone(facts)["job"]["arn"])["Tags"]
     assert {tag["Key"] for tag in tags} == {
         "project",
         "sagemaker-flows:digest",
@@ -90,15 +144,16 @@ def test_everything_carries_its_owner_and_its_expiry(facts: dict[str, Any]) -> N
     }
 
 
-def test_the_second_time_nothing_is_sent_and_the_job_is_reused_for_nothing(
+def test_the_second_time_nothing_is_sent_and_all_work_is_reused_for_nothing(
     run_flow: Any, facts: dict[str, Any]
 ) -> None:
-    jobs = boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
-    result = run_flow("operationalize", *EPOCHS)
+    jobs = boto3.client("sagemaker").list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
+    result = run_flow("operationalize", *SMALL)
     assert "0 of them sent now" in result.stdout
-    assert f"{facts['training']['job']['name']} (reused)" in result.stdout
-    assert re.search(r"training: \$0\.0000 .*completed before, \$0\.\d+ saved", result.stdout)
-    assert len(boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]) == len(jobs)
+    assert f"{alone(facts)['job']['name']} (reused)" in result.stdout
+    assert re.search(r"training, single instance: \$0\.0000 .*completed before, \$0\.\d+ saved", result.stdout)
+    assert result.stdout.count("(reused)") == 4
+    assert len(boto3.client("sagemaker").list_training_jobs(MaxResults=100)["TrainingJobSummaries"]) == len(jobs)
 
 
 def test_fresh_asks_for_a_new_job(run_flow: Any, facts: dict[str, Any]) -> None:
@@ -131,7 +186,7 @@ def test_the_endpoint_answers_what_was_predicted_offline_for_every_test_picture(
     endpoint: str, facts: dict[str, Any]
 ) -> None:
     dataset = load_dataset.fn(facts["upload"]["dataset"]["manifest_s3_uri"])
-    offline = {p["file"]: p for p in facts["training"]["report"]["test"]["predictions"]}
+    offline = {p["file"]: p for p in alone(facts)["report"]["test"]["predictions"]}
     files = [file for file in load_manifest.fn(dataset) if file.split == "test"]
     assert len(files) == len(offline) == 359
     s3 = boto3.client("s3")

@@ -5,12 +5,38 @@ import io
 from PIL import Image
 
 from tasks import charts
-from tasks.contracts import Epoch, LabelledImage
+from tasks.contracts import ComparedTraining, Epoch, LabelledImage, Trial
 from tasks.markdown import escape, picture, table, to_html
 
 PIXEL = io.BytesIO()
 Image.new("L", (8, 8)).save(PIXEL, "PNG")
 IMAGE = LabelledImage(name="a.png", label="a_very_long_breed_name_that_does_not_fit", body=PIXEL.getvalue())
+TRIALS = [
+    Trial(
+        name=str(i),
+        status="Completed",
+        hyperparameters={"learning_rate": str(10 ** -(1 + i / 4)), "trainable": '"head"' if i % 2 else '"all"'},
+        objective=1 / (1 + i),
+        ended_after_seconds=i,
+    )
+    for i in range(20)
+]
+ROW = ComparedTraining(
+    way="EC2",
+    machines="m5.xlarge",
+    job="flows-train-ec2-1",
+    how="created",
+    start_up_seconds=60,
+    download_seconds=0,
+    training_seconds=20,
+    upload_seconds=1,
+    images_per_second=100,
+    billable_seconds=90,
+    cost_usd=None,
+    valid_accuracy=1,
+    test_accuracy=1,
+    code_path="a shell",
+)
 
 
 def is_png(body: bytes) -> bool:
@@ -43,4 +69,7 @@ def test_every_chart_is_a_picture_also_of_one_thing_or_of_many() -> None:
     assert is_png(charts.class_balance({"train": dict.fromkeys(many, 3)}, many))
     assert is_png(charts.training_curves([epoch], 1))
     assert is_png(charts.confusion_matrix([[3, 1], [0, 4]], ["a", "b"]))
+    assert is_png(charts.tuning_trials(TRIALS, TRIALS[0], "valid_loss"))
+    assert is_png(charts.tuning_trials(TRIALS[:1], TRIALS[0], "valid_accuracy"))
+    assert is_png(charts.training_seconds([ROW]))
     assert is_png(charts.confusion_matrix([[0] * 133] * 133, many))

@@ -60,16 +60,20 @@ def test_a_refresh_writes_the_region_and_leaves_the_others(price_list: Stubber, 
             product("Training", "ml.m5.xlarge", "1", unit="GB-Mo"),
         ),
     )
-    assert prices.refresh("eu-west-1", table) == 2
+    machine = json.loads(product("", "", "0.1")) | {"product": {"attributes": {"instanceType": "m5.large"}}}
+    price_list.add_response("get_products", answer(json.dumps(machine)))
+    assert prices.refresh("eu-west-1", table) == 3
     after = json.loads(table.read_text(encoding="utf-8"))
     assert after["eu-west-1"]["training"] == {"ml.m5.large": 0.128}
     assert after["eu-west-1"]["hosting"] == {"ml.m5.large": 0.129}
+    assert after["eu-west-1"]["ec2"] == {"m5.large": 0.1}
     assert after["us-east-1"] == before["us-east-1"]
 
 
 def test_a_refresh_without_prices_loses_nothing(price_list: Stubber, table: Path) -> None:
     before = table.read_bytes()
     price_list.add_response("get_products", answer())
-    with pytest.raises(FlowsError, match="no SageMaker price for mars-north-1"):
+    price_list.add_response("get_products", answer())
+    with pytest.raises(FlowsError, match="no price for mars-north-1"):
         prices.refresh("mars-north-1", table)
     assert table.read_bytes() == before

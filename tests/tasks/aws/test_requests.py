@@ -1,6 +1,8 @@
-"""Requests hold against botocore's own model of SageMaker, and say what the spec says."""
+"""Requests hold against botocore's own models of the services, and say what the spec says."""
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 import boto3
 import pytest
@@ -8,6 +10,7 @@ from botocore.validate import ParamValidator
 
 from tasks.aws.errors import RequestRefusedError
 from tasks.aws.identity import Owner, resource_name
+from tasks.aws.instance_requests import command_request, run_instances_request, training_script
 from tasks.aws.requests import (
     METRIC_DEFINITIONS,
     check_instance_type,
@@ -16,16 +19,23 @@ from tasks.aws.requests import (
     model_request,
     training_digest,
     training_job_request,
+    tuning_job_request,
 )
 from tasks.aws.settings import Settings
 from tasks.contracts import (
     Channel,
     Compute,
     Dataset,
+    Ec2Compute,
+    Ec2TrainingSpec,
     EndpointCompute,
     EndpointSpec,
+    FloatRange,
     Hyperparameters,
+    SearchSpace,
     TrainingSpec,
+    TuningConfig,
+    TuningSpec,
     Value,
 )
 
@@ -36,6 +46,9 @@ SETTINGS = Settings(
     bucket="a-bucket",
     training_role_arn="arn:aws:iam::123456789012:role/training",
     endpoint_role_arn="arn:aws:iam::123456789012:role/endpoint",
+    instance_profile="a-profile",
+    instance_security_group_id="sg-0123456789abcdef0",
+    command_log_group="/aws/ssm/sagemaker-flows",
 )
 
 
@@ -72,8 +85,24 @@ def endpoint_spec(**changes: object) -> EndpointSpec:
     return EndpointSpec(**(fields | changes))
 
 
-def complaints(operation: str, request: dict[str, object]) -> str:
-    shape = boto3.client("sagemaker", region_name="us-east-1").meta.service_model.operation_model(operation).input_shape
+def tuning_spec(**config: object) -> TuningSpec:
+    return TuningSpec(trial=training_spec(step="tune"), config=TuningConfig(**config))
+
+
+def ec2_spec(**changes: object) -> Ec2TrainingSpec:
+    fields = {
+        "dataset": dataset(),
+        "hyperparameters": Hyperparameters(),
+        "compute": Ec2Compute(),
+        "program_s3_uri": "s3://a-bucket/code/training-1.tar.gz",
+        "image_id": "ami-0123456789abcdef0",
+        "root_device": "/dev/sda1",
+    }
+    return Ec2TrainingSpec(**(fields | changes))
+
+
+def complaints(operation: str, request: dict[str, object], service: str = "sagemaker") -> str:
+    shape = boto3.client(service, region_name="us-east-1").meta.service_model.operation_model(operation).input_shape
     return ParamValidator().validate(request, shape).generate_report()
 
 
@@ -83,6 +112,98 @@ def test_every_request_holds_against_the_service_model() -> None:
     assert complaints("CreateModel", model_request(spec, SETTINGS, OWNER)) == ""
     assert complaints("CreateEndpointConfig", endpoint_config_request(spec, "m", OWNER)) == ""
     assert complaints("CreateEndpoint", endpoint_request(spec, "c", OWNER)) == ""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"strategy": "Random", "early_stopping": True},
+        {"strategy": "Grid", "trials": 12},
+        {"strategy": "Hyperband", "epochs": 9},
+        {"warm_start_from": "flows-tune-000000000000"},
+    ],
+)
+def test_every_kind_of_tuning_holds_against_the_service_model(config: dict[str, Any]) -> None:
+    request = tuning_job_request(tuning_spec(**config), SETTINGS, OWNER)
+    assert complaints("CreateHyperParameterTuningJob", request) == ""
+    assert len(request["HyperParameterTuningJobName"]) <= 32
+
+
+def test_what_is_searched_is_not_fixed_too() -> None:
+    request = tuning_job_request(tuning_spec(epochs=3), SETTINGS, OWNER)
+    fixed = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert not {"learning_rate", "batch_size"} & set(fixed)
+    assert fixed["epochs"] == "3"
+    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    assert ranges["ContinuousParameterRanges"][0]["ScalingType"] == "Logarithmic"
+    assert ranges["CategoricalParameterRanges"] == [{"Name": "batch_size", "Values": ["32", "64", "128"]}]
+
+
+def test_a_grid_is_choices_only_evenly_apart_on_its_scale() -> None:
+    """SageMaker's Grid takes no continuous ranges, and counts the combinations itself."""
+    search = SearchSpace(learning_rate=FloatRange(low=0.001, high=0.1, scale="log", steps=3), batch_size=())
+    config = tuning_job_request(tuning_spec(strategy="Grid", search=search), SETTINGS, OWNER)[
+        "HyperParameterTuningJobConfig"
+    ]
+    values = [json.loads(value) for value in config["ParameterRanges"]["CategoricalParameterRanges"][0]["Values"]]
+    assert values == pytest.approx([0.001, 0.01, 0.1])
+    assert "ContinuousParameterRanges" not in config["ParameterRanges"]
+    assert "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]
+
+
+def test_the_objective_is_one_that_the_program_prints() -> None:
+    for objective in ("valid_loss", "valid_accuracy"):
+        request = tuning_job_request(tuning_spec(objective=objective), SETTINGS, OWNER)
+        definitions = request["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
+        wanted = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+        assert wanted["MetricName"] in {metric["Name"] for metric in definitions}
+        assert wanted["Type"] == {"valid_loss": "Minimize", "valid_accuracy": "Maximize"}[objective]
+
+
+INSTANCE = {
+    "InstanceId": "i-0123456789abcdef0",
+    "InstanceType": "m5.xlarge",
+    "LaunchTime": datetime(2026, 11, 23, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_instances_and_commands_hold_against_the_service_models(spot: bool) -> None:  # noqa: FBT001 - a case
+    run = run_instances_request(ec2_spec(), SETTINGS, OWNER, instance_type="m5.xlarge", spot=spot, attempt=1)
+    assert complaints("RunInstances", run, "ec2") == ""
+    assert ("InstanceMarketOptions" in run) == spot
+    command = command_request(ec2_spec(), SETTINGS, "flows-train-ec2-1", INSTANCE, "/opt/pytorch")
+    assert complaints("SendCommand", command, "ssm") == ""
+
+
+def test_an_instance_has_no_way_in_an_encrypted_disk_and_its_own_end() -> None:
+    request = run_instances_request(ec2_spec(), SETTINGS, OWNER, instance_type="m5.xlarge", spot=False, attempt=1)
+    assert "KeyName" not in request
+    assert request["MetadataOptions"]["HttpTokens"] == "required"
+    assert request["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert "shutdown -h +75" in request["UserData"]  # an hour for the command, a quarter to get there
+    assert {kind["ResourceType"] for kind in request["TagSpecifications"]} == {"instance", "volume"}
+
+
+def test_the_same_content_and_attempt_have_one_token() -> None:
+    def token(attempt: int = 1, **changes: object) -> str:
+        request = run_instances_request(
+            ec2_spec(**changes), SETTINGS, OWNER, instance_type="m5.xlarge", spot=False, attempt=attempt
+        )
+        return str(request["ClientToken"])
+
+    assert token() == token()
+    assert len({token(), token(2), token(hyperparameters=Hyperparameters(epochs=2)), token(image_id="ami-2")}) == 4
+
+
+def test_nothing_of_the_spec_is_obeyed_by_the_shell() -> None:
+    """A class folder or a bucket may be named anything."""
+    spec = ec2_spec(program_s3_uri="s3://a-bucket/code/$(touch pwned).tar.gz")
+    lines = training_script(spec, SETTINGS, "flows-train-ec2-1", INSTANCE, "/opt/a venv")
+    assert "'s3://a-bucket/code/$(touch pwned).tar.gz'" in lines[5]
+    assert "'/opt/a venv/bin/python'" in lines[-1]
 
 
 def test_hyperparameters_are_strings_of_json() -> None:

@@ -1,0 +1,43 @@
+"""Train on several instances: one SageMaker training job, one model.
+
+python -m flows.train_multi_instance s3://BUCKET/datasets/digits/versions/DIGEST/dataset.json
+python -m flows.train_multi_instance MANIFEST --compute.instance-count 2 --hyperparameters.batch-size 256
+"""
+
+from prefect import flow
+
+from flows import command_line
+from flows.steps import run_training_job, training_spec
+from tasks.aws.settings import load_settings
+from tasks.contracts import SEVERAL, Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
+
+
+@flow(
+    name="train-multi-instance",
+    flow_run_name="train {hyperparameters.architecture} on {compute.instance_count} x {compute.instance_type}",
+)
+def train_multi_instance(
+    manifest: S3Uri,
+    *,
+    hyperparameters: Hyperparameters = Hyperparameters(),
+    compute: Compute = SEVERAL,
+    fresh: bool = False,
+) -> StepResult[TrainedModel]:
+    """Train one model on several instances; a job with the same content is adopted or reused, never paid twice.
+
+    The instances share each batch, so batch size and learning rate mean what they mean on one instance, and so does
+    the result. Larger batches keep more instances busy.
+
+    Args:
+        manifest: The dataset: what upload_dataset printed, s3://…/dataset.json.
+        hyperparameters: What the training program is told.
+        compute: The machines and their limits.
+        fresh: Train anew even if this very training has completed before.
+    """
+    settings = load_settings()
+    spec = training_spec(manifest, hyperparameters, compute, settings, step="train-multi", fresh=fresh)
+    return run_training_job(spec, settings, "several instances")
+
+
+if __name__ == "__main__":
+    command_line.run(train_multi_instance, lambda step: step.result.job.model_s3_uri)

@@ -1,0 +1,177 @@
+"""Training on a plain EC2 instance: launched, sent its script through SSM, and ended whatever happens."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from prefect import task
+
+from tasks.aws import instances
+from tasks.aws.errors import JobFailedError
+from tasks.aws.instance_requests import command_request, instance_name, results_uri
+from tasks.aws.instances import Launch
+from tasks.aws.jobs import Description, How, Patience
+from tasks.aws.logs import LogFollower
+from tasks.aws.prices import cost_usd
+from tasks.aws.settings import Settings, instance_venv, poll_seconds
+from tasks.contracts import Ec2TrainingSpec, TrainingResult
+from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger
+
+_AGENT_SECONDS = 600.0
+_SENT_BY_ANOTHER_SECONDS = 120.0
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def find_machine_image(parameter: str) -> tuple[str, str]:
+    """Return the machine image that a public SSM parameter names, and the name of its root device.
+
+    Raises:
+        RequestRefusedError: The region has no such parameter.
+    """
+    image_id, root_device = instances.find_image(parameter)
+    run_logger().info("Machine image %s (%s)", image_id, parameter)
+    return image_id, root_device
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def find_finished_training(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult | None:
+    """Return the result of this very training if an instance has left it in S3 before."""
+    name = instance_name(spec, current_owner(timedelta()))
+    return _result(settings, name, "reused")
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
+    """Launch the instance.
+
+    Safe to retry: one with this content that runs is adopted.
+
+    Raises:
+        CapacityError: There is no capacity for any of the types.
+        RequestRefusedError: AWS refused for another reason.
+    """
+    owner = current_owner(timedelta(seconds=instances.longest_seconds(spec)))
+    launch = instances.launch_once(spec, settings, owner)
+    market = "spot" if launch.spot else "on-demand"
+    run_logger().info("Instance %s (%s, %s): %s", launch.instance_id, launch.instance_type, market, launch.how)
+    return launch
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> str:
+    """Wait for the instance's agent, send it the training script, and return the command's id.
+
+    Safe to retry: a command that was sent is found.
+
+    Raises:
+        InstanceLostError: The instance went away.
+        DeadlineError: The agent did not come.
+    """
+    instances.await_agent(launch, Patience(poll_seconds(), _AGENT_SECONDS))
+    run_logger().info("Instance %s: its agent is online", launch.instance_id)
+
+    def request(instance: Description) -> dict[str, object]:
+        return command_request(spec, settings, launch.name, instance, instance_venv())
+
+    return instances.send_once(launch, request, Patience(poll_seconds(), _SENT_BY_ANOTHER_SECONDS))
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
+    """Wait for the script, hand its lines over as they are written, and return what came of it.
+
+    Safe to retry: it only looks.
+
+    Raises:
+        JobFailedError: The script failed.
+        JobStoppedError: The command was cancelled, or ran out of its time.
+        InstanceLostError: The instance went away under it.
+        DeadlineError: The script was not done when the deadline passed.
+    """
+    patience = Patience(poll_seconds(), instances.longest_seconds(spec))
+    watch = _Watch(launch, command_id, settings, spec.hyperparameters.epochs)
+    instances.await_command(launch, command_id, patience, watch.look, watch.drained_tail(patience))
+    watch.end(patience)
+    result = _result(settings, launch.name, launch.how)
+    if result is None:
+        reason = "the script ended well and left no result in S3"
+        raise JobFailedError(instances.COMMAND, command_id, "Success", reason)
+    return result
+
+
+@contextmanager
+def ended_afterwards(launch: Launch) -> Iterator[None]:
+    """End the instance when the block is left, whatever happens in it.
+
+    One that this flow run only adopted belongs to another run: it is left to that, except that the training is done.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if launch.ours:
+            _end(launch, "nobody waits for it" if isinstance(error, ABANDONED) else "its training failed")
+        raise
+    _end(launch, "its training is done")
+
+
+def _end(launch: Launch, why: str) -> None:
+    if instances.terminate(launch.instance_id):
+        run_logger().info("Instance %s is being terminated: %s", launch.instance_id, why)
+
+
+class _Watch:
+    """What is done at each look at a running command: new lines, progress."""
+
+    def __init__(self, launch: Launch, command_id: str, settings: Settings, epochs: int) -> None:
+        self._logger, self._name = run_logger(), launch.name
+        self._progress = EpochProgress("ec2-progress", f"Training {launch.name} on {launch.instance_id}", epochs)
+        prefix = f"{command_id}/{launch.instance_id}/aws-runShellScript"
+        self._output, self._complaints = (
+            LogFollower(settings.command_log_group, f"{prefix}/{stream}", self._take_line, self._logger.warning)
+            for stream in ("stdout", "stderr")
+        )
+
+    def look(self, _description: Description) -> None:
+        self._output.poll()
+        self._complaints.poll()
+
+    def drained_tail(self, patience: Patience) -> Callable[[], tuple[str, ...]]:
+        """Return what fetches the last lines, the late ones too: those of its complaints are the very last."""
+
+        def tail() -> tuple[str, ...]:
+            for logs in (self._output, self._complaints):
+                logs.drain(lambda: patience.clock.sleep(min(patience.poll_seconds, 2.0)))
+            return (*self._output.tail(), *self._complaints.tail())
+
+        return tail
+
+    def end(self, patience: Patience) -> None:
+        self.drained_tail(patience)()
+        self._progress.end()
+
+    def _take_line(self, line: str) -> None:
+        self._logger.info("[%s] %s", self._name, line)
+        self._progress.take_line(line)
+
+
+def _result(settings: Settings, name: str, how: How) -> TrainingResult | None:
+    found = instances.read_result(settings, name)
+    if found is None:
+        return None
+    machine, folder = found["machine"], results_uri(settings, name)
+    seconds = float(found["billable_seconds"])
+    return TrainingResult(
+        name=name,
+        arn=f"arn:aws:ec2:{settings.region}:{settings.account_id}:instance/{machine['instance_id']}",
+        how=how,
+        model_s3_uri=f"{folder}/model.tar.gz",
+        output_s3_uri=f"{folder}/output.tar.gz",
+        instance_type=machine["instance_type"],
+        instance_count=1,
+        metrics={},
+        phase_seconds=found["phase_seconds"],
+        billable_seconds=seconds,
+        # Spot prices change by the hour; on-demand's is what it costs at most.
+        cost_usd=cost_usd("ec2", machine["instance_type"], settings.region, 1, seconds),
+    )

@@ -1,0 +1,90 @@
+"""Training on EC2 as its users run it: spot capacity is reclaimed, somebody presses Ctrl-C, an image does not exist."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def manifest(run_flow: Any) -> str:
+    uri: str = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+    return uri
+
+
+def instances(*states: str) -> list[dict[str, Any]]:
+    filters = [
+        {"Name": "tag:project", "Values": ["sagemaker-flows"]},
+        {"Name": "instance-state-name", "Values": states},
+    ]
+    pages = boto3.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
+    return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
+
+
+def when_a_checkpoint_is_kept(act: Callable[[str], Any]) -> threading.Thread:
+    """Do something to the instance once its training has left a checkpoint in S3."""
+
+    def wait_and_act() -> None:
+        s3, name = boto3.client("s3"), ""
+        bucket = next(bucket["Name"] for bucket in s3.list_buckets()["Buckets"])
+        for _ in range(1200):
+            running = [instance for instance in instances("running") if instance.get("InstanceLifecycle") == "spot"]
+            for instance in running:
+                name = next(tag["Value"] for tag in instance["Tags"] if tag["Key"] == "Name")
+                if s3.list_objects_v2(Bucket=bucket, Prefix=f"checkpoints/{name}/").get("Contents"):
+                    act(instance["InstanceId"])
+                    return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
+def test_a_reclaimed_spot_instance_is_followed_by_one_on_demand_that_goes_on(run_flow: Any, manifest: str) -> None:
+    ec2 = boto3.client("ec2")
+    reclaim = when_a_checkpoint_is_kept(lambda instance: ec2.terminate_instances(InstanceIds=[instance]))
+    result = run_flow("train_on_ec2", manifest, "--compute.spot", "--hyperparameters.seed", "5")
+    reclaim.join()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "going on on demand" in result.stderr
+    assert instances("pending", "running") == []
+
+
+def test_ctrl_c_ends_the_instance(
+    local_aws: Any, prefect_server: dict[str, str], manifest: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "flows.train_on_ec2", manifest, "--hyperparameters.seed", "6"],
+        cwd=tmp_path_factory.mktemp("flow"),
+        env={**os.environ, **local_aws.environment, **prefect_server},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        if instances("running"):
+            break
+        time.sleep(0.1)
+    assert instances("running")
+    flow.send_signal(signal.SIGINT)
+    said = flow.communicate(timeout=60)[1]
+    assert flow.returncode == 130, said[-2000:]
+    assert instances("pending", "running") == []
+
+
+def test_an_image_parameter_that_does_not_exist_is_named(run_flow: Any, manifest: str) -> None:
+    result = run_flow("train_on_ec2", manifest, "--compute.image-parameter", "/aws/service/deeplearning/none")
+    assert result.returncode == 1
+    words = result.stderr.strip().splitlines()[-1]
+    assert "The SSM parameter /aws/service/deeplearning/none does not exist in us-east-1" in words
+    assert instances("pending", "running") == []
