@@ -30,7 +30,9 @@ def run(flow: Flow[..., Any], show: Callable[[Any], str] = str) -> None:
 
 
 def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str]) -> int:
-    app = cyclopts.App(name=f"python -m flows.{flow.fn.__name__}", version_flags=[])
+    # `--compute.fallbacks a b` as people write a list.
+    lists = cyclopts.Parameter(consume_multiple=True)
+    app = cyclopts.App(name=f"python -m flows.{flow.fn.__name__}", version_flags=[], default_parameter=lists)
 
     @app.default
     @functools.wraps(flow.fn)  # options and help from the function's signature and docstring
