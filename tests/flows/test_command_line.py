@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FLOWS = ["upload_dataset", "train_single_instance", "deploy_endpoint", "teardown", "operationalize"]
+NO_FLOWS = ("__init__", "command_line", "steps")
+FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("*.py") if path.stem not in NO_FLOWS)
 HEAVY = ["torch", "torchvision", "sklearn", "matplotlib", "moto", "sagemaker", "numpy"]
 
 
@@ -40,6 +41,22 @@ def test_asking_for_help_loads_nothing_heavy(flow: str) -> None:
         (["operationalize", "--dataset.valid-fraction", "0.9", "--dataset.test-fraction", "0.9"], "nothing is left"),
         (["train_single_instance", "not-a-uri"], "s3://"),
         (["train_single_instance"], "--manifest"),
+        (
+            [
+                *("tune_hyperparameters", "s3://a-bucket/dataset.json"),
+                *("--tuning.search.learning-rate.low", "0.1", "--tuning.search.learning-rate.high", "0.01"),
+            ],
+            "low=0.1 must be less than high=0.01",
+        ),
+        (
+            [
+                *("tune_hyperparameters", "s3://a-bucket/dataset.json"),
+                *("--tuning.strategy", "Hyperband", "--tuning.early-stopping"),
+            ],
+            "Hyperband stops weak trials itself",
+        ),
+        (["tune_hyperparameters", "s3://a-bucket/dataset.json", "--tuning.strategy", "Grid"], "12 combinations"),
+        (["train_on_ec2", "s3://a-bucket/dataset.json", "--compute.instance-type", "ml.m5.xlarge"], "instance_type"),
         (["operationalize", "--no-such-option"], "no-such-option"),
     ],
 )
