@@ -7,8 +7,7 @@ python -m flows.train_multi_instance MANIFEST --compute.instance-count 2 --hyper
 from prefect import flow
 
 from flows import command_line
-from flows.steps import run_training_job, training_spec
-from tasks.aws.settings import load_settings
+from flows.steps import train
 from tasks.contracts import SEVERAL, Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
 
 
@@ -34,9 +33,7 @@ def train_multi_instance(
         compute: The machines and their limits.
         fresh: Train anew even if this very training has completed before.
     """
-    settings = load_settings()
-    spec = training_spec(manifest, hyperparameters, compute, settings, step="train-multi", fresh=fresh)
-    return run_training_job(spec, settings, "several instances")
+    return train(manifest, hyperparameters, compute, way="several instances", step="train-multi", fresh=fresh)
 
 
 if __name__ == "__main__":

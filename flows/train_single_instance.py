@@ -7,8 +7,7 @@ python -m flows.train_single_instance MANIFEST --hyperparameters.epochs 30 --com
 from prefect import flow
 
 from flows import command_line
-from flows.steps import run_training_job, training_spec
-from tasks.aws.settings import load_settings
+from flows.steps import train
 from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
 
 
@@ -28,10 +27,8 @@ def train_single_instance(
         compute: The machine and its limits.
         fresh: Train anew even if this very training has completed before.
     """
-    settings = load_settings()
     alone = compute.model_copy(update={"instance_count": 1})
-    spec = training_spec(manifest, hyperparameters, alone, settings, step="train-single", fresh=fresh)
-    return run_training_job(spec, settings, "single instance")
+    return train(manifest, hyperparameters, alone, way="single instance", step="train-single", fresh=fresh)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ class Compute(Value):
     """The machines a job runs on, and how long it may have them."""
 
     instance_type: str = Field(default="ml.m5.xlarge", pattern=r"^ml\.", description="SageMaker instance type")
+    fallbacks: tuple[str, ...] = Field(default=(), description="Types to try in turn where there is no capacity")
     instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
     volume_gb: int = Field(default=30, ge=1, le=16384, description="Disk per instance, GB")
     max_runtime_seconds: int = Field(default=3600, ge=60, le=2_419_200, description="SageMaker stops the job after it")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from prefect import task
 
 from tasks.aws.clients import client
-from tasks.aws.errors import FlowsError
+from tasks.aws.errors import CapacityError, FlowsError, JobFailedError
 from tasks.aws.images import training_image_uri
 from tasks.aws.jobs import TRAINING_JOBS, Description, Patience, Submission, await_end, describe, submit_once
 from tasks.aws.logs import TRAINING_GROUP, LogFollower
@@ -24,6 +24,7 @@ from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger, stop
 # A job may wait for its machines longer than it may run; after that, somebody should look.
 _QUEUE_SECONDS = 3600
 _LIFETIME = timedelta(days=2)
+_NO_CAPACITY = "CapacityError"  # how SageMaker begins the reason of a job that found no machine
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
@@ -57,6 +58,7 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
     asked for is stopped.
 
     Raises:
+        CapacityError: SageMaker had no machine of that type.
         JobFailedError: The job failed.
         JobStoppedError: The job was stopped, or ran into its time limit.
         DeadlineError: The job was not done when the deadline passed.
@@ -69,6 +71,10 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
         description = await_end(TRAINING_JOBS, submission.name, patience, watch.look, watch.drained_tail(patience))
     except ABANDONED:
         stop_if_ours(TRAINING_JOBS, submission)
+        raise
+    except JobFailedError as error:
+        if error.reason.startswith(_NO_CAPACITY):
+            raise CapacityError((spec.compute.instance_type,)) from error
         raise
     watch.end(patience)
     return _result(submission, description, settings)

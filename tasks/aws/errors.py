@@ -55,7 +55,22 @@ class SettingsDroppedError(FlowsError):
 
 
 class CapacityError(FlowsError):
-    """AWS has no capacity for any of the types that were asked for; nothing runs, nothing bills."""
+    """AWS has no capacity for any of the types that were asked for; nothing runs, nothing bills.
+
+    Args:
+        tried: The types, as a person reads them.
+    """
+
+    def __init__(self, tried: tuple[str, ...]) -> None:
+        super().__init__(tried)
+        self.tried = tried
+
+    def __str__(self) -> str:
+        """Say what is not to be had, and what to do."""
+        return (
+            f"AWS has no capacity for {', '.join(self.tried)}: try later or in another region, or name other types in "
+            "compute.fallbacks"
+        )
 
 
 class InvocationError(FlowsError):

@@ -104,11 +104,7 @@ def launch_once(spec: Ec2TrainingSpec, settings: Settings, owner: Owner) -> Laun
             if not is_code(error, *_NO_CAPACITY):
                 raise _refusal(error) from error
             tried.append(f"{instance_type}{' (spot)' if spot else ''}")
-    msg = (
-        f"AWS has no capacity for {', '.join(tried)}: try later or in another region, or name other types in "
-        "compute.fallbacks"
-    )
-    raise CapacityError(msg)
+    raise CapacityError(tuple(tried))
 
 
 def find_running(spec: Ec2TrainingSpec, owner: Owner) -> Launch | None:

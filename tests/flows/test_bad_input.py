@@ -113,3 +113,16 @@ def test_a_role_that_cannot_be_assumed(run_flow: Any) -> None:
         policy = json.dumps(role["AssumeRolePolicyDocument"])
         iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=policy)
     assert "Could not assume role" in words
+
+
+def test_an_instance_type_without_capacity_is_followed_by_the_next_and_at_last_by_one_clear_error(
+    run_flow: Any, local_aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+    monkeypatch.setattr(local_aws.account, "types_without_capacity", frozenset({"ml.c5.xlarge", "ml.c5.2xlarge"}))
+    machine = ("--hyperparameters.epochs", "1", "--compute.instance-type", "ml.c5.xlarge")
+    train = ("train_single_instance", manifest, *machine)
+    words = last_words(run_flow(*train, "--compute.fallbacks", "ml.c5.2xlarge"))
+    assert words.startswith("AWS has no capacity for ml.c5.xlarge, ml.c5.2xlarge: try later or in another region")
+    result = run_flow(*train, "--compute.fallbacks", "ml.c5.2xlarge", "ml.m5.large")
+    assert result.returncode == 0, result.stderr[-2000:]
