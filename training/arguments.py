@@ -8,12 +8,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.cluster import Cluster, read_cluster, sharded_channels
 from training.errors import ArgumentError
 from training.hyperparameters import Hyperparameters, describe, read_hyperparameters
 
 SPLITS = ("train", "valid", "test")
 _BASE = "/opt/ml"
 _MOST_WORKERS = 64
+_OF_SEVERAL: dict[str, tuple[type, str]] = {
+    "processes_per_instance": (int, "processes that train one model together (default SM_NUM_GPUS, else 1)"),
+    "join_timeout_seconds": (float, "how long to wait for the other instances to start (default 600)"),
+    "rank_timeout_seconds": (float, "how long a process may be silent before all give up (default 40)"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Arguments:
     checkpoint_dir: Path | None
     checkpoint_seconds: float
     workers: int
+    cluster: Cluster
+    sharded: frozenset[str]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,16 +54,19 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str]) -> Argument
     flags = {name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None}
     hyperparameters = read_hyperparameters(_given_hyperparameters(flags, environ))
     model_dir = Path(flags.get("model_dir") or environ.get("SM_MODEL_DIR") or "TrainedModels")
+    cluster, sharded = read_cluster(flags, environ), _sharded(flags, environ)
     output = flags.get("output_data_dir") or environ.get("SM_OUTPUT_DATA_DIR") or model_dir
     return Arguments(
         hyperparameters=hyperparameters,
-        splits={split: _split_folder(split, flags, environ) for split in SPLITS},
+        splits={split: _split_folder(split, flags, environ, empty=split in sharded) for split in SPLITS},
         weights_file=_weights_file(hyperparameters.weights, environ),
         model_dir=model_dir,
         output_data_dir=Path(output),
         checkpoint_dir=_checkpoint_dir(flags, environ),
         checkpoint_seconds=flags.get("checkpoint_seconds", 60.0),
-        workers=min(flags.get("workers") or os.cpu_count() or 1, _MOST_WORKERS),
+        workers=min(flags.get("workers") or _processors(cluster), _MOST_WORKERS),
+        cluster=cluster,
+        sharded=sharded,
     )
 
 
@@ -75,6 +86,8 @@ def _parser() -> _Parser:
     parser.add_argument(*_spellings("checkpoint_dir"), help="default /opt/ml/checkpoints where that exists")
     parser.add_argument(*_spellings("checkpoint_seconds"), type=float, help="time between checkpoints (default 60)")
     parser.add_argument("--workers", type=int, help="threads that read pictures (default: one per processor)")
+    for name, (kind, what) in _OF_SEVERAL.items():
+        parser.add_argument(*_spellings(name), type=kind, help=what)
     return parser
 
 
@@ -97,13 +110,23 @@ def _given_hyperparameters(flags: Mapping[str, Any], environ: Mapping[str, str])
     return {name: value for name, value in (from_environment | flags).items() if name in names}
 
 
-def _split_folder(split: str, flags: Mapping[str, str], environ: Mapping[str, str]) -> Path:
+def _sharded(flags: Mapping[str, str], environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the splits of which every host has other files; a folder that a flag names is no channel."""
+    return frozenset(split for split in SPLITS if not {"data", split} & set(flags)) & sharded_channels(environ)
+
+
+def _processors(cluster: Cluster) -> int:
+    return max(1, (os.cpu_count() or 1) // cluster.processes_per_host)
+
+
+def _split_folder(split: str, flags: Mapping[str, str], environ: Mapping[str, str], *, empty: bool) -> Path:
+    """Return where a split is; of a channel that is cut into shards a host may have none at all."""
     data, variable = flags.get("data"), f"SM_CHANNEL_{split.upper()}"
     folder = flags.get(split) or (data and str(Path(data, split))) or environ.get(variable)
     if not folder:
         msg = f"no {split} pictures: give --data FOLDER or --{split} FOLDER, or set {variable}"
         raise ArgumentError(msg)
-    if not Path(folder).is_dir():
+    if not Path(folder).is_dir() and not empty:
         msg = f"the folder of {split} pictures does not exist: {folder}"
         raise ArgumentError(msg)
     return Path(folder)

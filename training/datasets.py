@@ -1,26 +1,32 @@
 """Class folders, read into one array of small pictures for each split."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DatasetError
+from training.ranks import ALONE, Ranks
 from training.report import SkippedFile
 from training.serving.errors import ImageError
 from training.serving.preprocessing import Resize, decode
+from training.sharding import Share
 
 _CHANNELS = 3
 # Of the memory that is free: the pictures beyond it lie in a file that is mapped into memory.
 _MEMORY_SHARE = 0.4
 _CHUNK = 1024
+_DIGESTS = 2**128
+# The number of its class, `class/name`, and where it is.
+_Found = tuple[int, str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +43,31 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Everything there is to learn from and to measure with."""
+    """Everything there is to learn from and to measure with.
+
+    `splits` are the pictures that this rank holds, `shares` what those are of all; `skipped` is of all ranks, and
+    `digests` tell whether they hold other files than an earlier time.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Pictures]
-    skipped: tuple[SkippedFile, ...]
+    shares: dict[str, Share]
+    skipped: list[SkippedFile]
+    digests: dict[str, list[str]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many pictures each split has, over all ranks."""
+        return {split: share.total for split, share in self.shares.items()}
 
 
-def find_classes(train: Path) -> tuple[str, ...]:
-    """Return the names of the class folders, sorted: the place of a name is its class's number.
+def find_classes(train: Path, ranks: Ranks = ALONE) -> tuple[str, ...]:
+    """Return the names of all ranks' class folders, sorted: the place of a name is its class's number.
 
     Raises:
         DatasetError: There are fewer than two.
     """
-    classes = tuple(sorted(path.name for path in train.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    classes = tuple(sorted(set().union(*ranks.gather(_class_folders(train)))))
     if not classes:
         msg = f"{train} has no class folders: put the pictures of each class into a folder named after it"
         raise DatasetError(msg)
@@ -60,60 +77,119 @@ def find_classes(train: Path) -> tuple[str, ...]:
     return classes
 
 
-def load_dataset(folders: dict[str, Path], classes: tuple[str, ...], resize: Resize, workers: int) -> Dataset:
-    """Read all pictures of all splits; those that cannot be read are named in `skipped`.
+def load_dataset(
+    folders: dict[str, Path],
+    classes: tuple[str, ...],
+    resize: Resize,
+    workers: int,
+    *,
+    ranks: Ranks = ALONE,
+    sharded: frozenset[str] = frozenset(),
+) -> Dataset:
+    """Read this rank's pictures of all splits; those that cannot be read are named in `skipped`.
+
+    Of a split in `sharded` every host has other files, which its ranks divide. Of another all hosts have all files:
+    every rank holds the whole of train, whose batches are divided later, and its slice of what is only measured.
 
     Raises:
-        DatasetError: A split is empty, train has no readable pictures of a class, or lacks another split's class.
+        DatasetError: A split is empty, train has no readable pictures of a class, or lacks another split's class;
+            or ranks that should have the same files have not.
     """
-    splits: dict[str, Pictures] = {}
-    skipped: list[SkippedFile] = []
+    dataset = Dataset(classes, {}, {}, [], {})
     for split, folder in folders.items():
         _check_classes(split, folder, classes)
-        splits[split], bad = _read_split(split, folder, classes, resize, workers)
-        skipped += bad
-    _check_counts(splits, classes, folders, skipped)
-    return Dataset(classes, splits, tuple(skipped))
+        common = split == "train" and split not in sharded
+        found = list(_files(folder, classes))
+        own = found if common else _slice_of(found, ranks, shard=split in sharded)
+        dataset.splits[split], skipped = _read_split(split, own, resize, workers)
+        told = ranks.gather(_told(dataset.splits[split], classes, skipped))
+        _take_in(dataset, split, told, Share(tuple(sum(one["counts"]) for one in told), ranks.rank, common))
+        _check_counts(split, folder, told, dataset)
+    return dataset
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each colour over all pictures, in 0..1."""
+def channel_statistics(images: NDArray[np.uint8], ranks: Ranks = ALONE) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each colour over all pictures of the ranks, in 0..1."""
     counts = np.zeros((_CHANNELS, 256), np.int64)
     for start in range(0, len(images), _CHUNK):
         for channel in range(_CHANNELS):
             counts[channel] += np.bincount(images[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+    # Where all ranks hold the same pictures they count each as often as any other: the shares are the same.
+    counts = np.sum(ranks.gather(counts.tolist()), axis=0)
     shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = shares @ values
     std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1)).clip(min=1 / 255)
     return tuple(float(round(one, 6)) for one in mean), tuple(float(round(one, 6)) for one in std)
 
 
+def _class_folders(folder: Path) -> list[str]:
+    """Return the names of the class folders; a host without any shard of a channel may not even have the folder."""
+    if not folder.is_dir():
+        return []
+    return [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
 def _check_classes(split: str, folder: Path, classes: tuple[str, ...]) -> None:
-    found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    strange = sorted(found - set(classes))
+    strange = sorted(set(_class_folders(folder)) - set(classes))
     if strange:
         msg = f"{split} has classes that train lacks: {', '.join(strange)}"
         raise DatasetError(msg)
 
 
-def _check_counts(
-    splits: dict[str, Pictures], classes: tuple[str, ...], folders: dict[str, Path], skipped: list[SkippedFile]
-) -> None:
+def _slice_of(found: list[_Found], ranks: Ranks, *, shard: bool) -> list[_Found]:
+    """Return a rank's slice of the files: of its host's where hosts have shards, of all where they have the same."""
+    cluster = ranks.cluster
+    number, of = (
+        (ranks.rank % cluster.processes_per_host, cluster.processes_per_host) if shard else (ranks.rank, ranks.size)
+    )
+    return found[len(found) * number // of : len(found) * (number + 1) // of]
+
+
+def _told(pictures: Pictures, classes: tuple[str, ...], skipped: list[SkippedFile]) -> dict[str, Any]:
+    """Return what the other ranks must know of this one's pictures."""
+    return {
+        "counts": np.bincount(pictures.labels, minlength=len(classes)).tolist(),
+        "skipped": [[one.file, one.reason] for one in skipped],
+        "files": _digest_of(pictures.files),
+    }
+
+
+def _digest_of(files: tuple[str, ...]) -> int:
+    """Return a digest of the names; those of parts add up to that of the whole, however it was divided."""
+    return sum(int.from_bytes(hashlib.sha256(file.encode()).digest()[:16]) for file in files) % _DIGESTS
+
+
+def _take_in(dataset: Dataset, split: str, told: list[dict[str, Any]], share: Share) -> None:
+    files = [one["files"] for one in told]
+    if share.common and len(set(files)) > 1:
+        msg = f"the instances have different {split} pictures, though each should have all of them"
+        raise DatasetError(msg)
+    if share.common:
+        files = files[:1]
+    elif split != "train":  # in training the steps depend on who holds what
+        files = [sum(files) % _DIGESTS]
+    dataset.digests[split] = [f"{one:032x}" for one in files]
+    dataset.shares[split] = share
+    for rank in told[:1] if share.common else told:
+        dataset.skipped.extend(SkippedFile(*one) for one in rank["skipped"])
+
+
+def _check_counts(split: str, folder: Path, told: list[dict[str, Any]], dataset: Dataset) -> None:
+    skipped = dataset.skipped
     hint = (
         f"; {len(skipped)} files could not be read, such as {skipped[0].file}: {skipped[0].reason}" if skipped else ""
     )
-    for split, pictures in splits.items():
-        if not len(pictures):
-            msg = f"{folders[split]} has no readable pictures for {split}{hint}"
-            raise DatasetError(msg)
-    counts = Counter(splits["train"].labels.tolist())
-    empty = [name for number, name in enumerate(classes) if not counts[number]]
-    if empty:
+    if not dataset.shares[split].total:
+        msg = f"{folder} has no readable pictures for {split}{hint}"
+        raise DatasetError(msg)
+    counts = np.sum([one["counts"] for one in told], axis=0)
+    empty = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
+    if empty and split == "train":
         msg = f"train has no readable pictures of {', '.join(empty)}{hint}"
         raise DatasetError(msg)
 
 
-def _files(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, str, Path]]:
+def _files(folder: Path, classes: tuple[str, ...]) -> Iterator[_Found]:
     for number, name in enumerate(classes):
         for path in sorted((folder / name).rglob("*")):
             inside = path.relative_to(folder)
@@ -121,10 +197,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, str, P
                 yield number, inside.as_posix(), path
 
 
-def _read_split(
-    split: str, folder: Path, classes: tuple[str, ...], resize: Resize, workers: int
-) -> tuple[Pictures, list[SkippedFile]]:
-    found = list(_files(folder, classes))
+def _read_split(split: str, found: list[_Found], resize: Resize, workers: int) -> tuple[Pictures, list[SkippedFile]]:
     images = _room_for(len(found), resize.size)
 
     def read(place: int) -> str | None:

@@ -5,6 +5,7 @@ TrainingError
   DatasetError     pictures that nothing can be learnt from
   WeightsError     starting weights that do not fit, or cannot be read
   DivergedError    the loss ran away before there was anything to keep
+  RankError        one of several processes that train together is lost
 """
 
 
@@ -26,3 +27,7 @@ class WeightsError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is not a number any more, and no epoch before it can be kept."""
+
+
+class RankError(TrainingError):
+    """Of several processes that train together one did not come, is lost, or is not like the others."""

@@ -38,7 +38,7 @@ class Hyperparameters:
     trainable: str = _one_of("all", ("head", "all"), "train the last layer only, or everything")
     epochs: int = _number(20, "most passes over the training data", ge=1, le=1000)
     patience: int = _number(5, "stop after so many epochs without better validation", ge=1, le=1000)
-    batch_size: int = _number(64, "pictures per step", ge=1, le=8192)
+    batch_size: int = _number(64, "pictures per step, of all instances together: they share it", ge=1, le=8192)
     learning_rate: float = _number(0.003, "peak learning rate", gt=0, le=1)
     weight_decay: float = _number(0.0001, "decoupled weight decay", ge=0, le=1)
     image_size: int = _number(32, "side of the square the network sees, pixels", ge=8, le=1024)

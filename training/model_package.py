@@ -38,7 +38,7 @@ def write_package(folder: Path, module: nn.Module, description: Description) -> 
     """Write the package and return the model's version; model.json comes last, so where it is, all is."""
     module = module.cpu().eval()
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    content = _content(description, _version(tensors))
+    content = _content(description, weights_digest(tensors)[:_VERSION_DIGITS])
     _copy_serving(folder)
     with replacing(folder / "model.safetensors") as scratch:
         save_weights(scratch, tensors, content)
@@ -63,14 +63,14 @@ def _content(description: Description, version: str) -> dict[str, Any]:
     }
 
 
-def _version(tensors: Mapping[str, Tensor]) -> str:
-    """Return the digest of the weights themselves, whatever file they are in."""
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the digest of the weights themselves, whatever file they are in; a model's version begins it."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:_VERSION_DIGITS]
+    return digest.hexdigest()
 
 
 def _copy_serving(folder: Path) -> None:

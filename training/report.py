@@ -52,8 +52,26 @@ class TestEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class RanksReport:
+    """Who trained together, rank by rank: `train_pictures` is how many of an epoch's pictures each took.
+
+    The digests of the weights that each held at the end are equal, or there is no report; model_version begins them.
+    """
+
+    world_size: int
+    hosts: list[str]
+    processes_per_instance: int
+    sharded: list[str]
+    train_pictures: list[int]
+    weights_digests: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """All numbers are finite. `images_per_second` counts training pictures over the seconds of the epochs."""
+    """All numbers are finite, and of all ranks together; `seconds` are rank 0's.
+
+    `images_per_second` counts training pictures over the seconds of the epochs.
+    """
 
     classes: list[str]
     hyperparameters: dict[str, Any]
@@ -69,3 +87,4 @@ class Report:
     test: TestEvaluation
     seconds: dict[str, float]
     images_per_second: float
+    ranks: RanksReport

@@ -13,9 +13,16 @@ def seed_everything(*where: int | str) -> None:
     torch.manual_seed(_derived(*where))
 
 
-def order_of_epoch(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the order in which an epoch goes through `count` pictures, the same on every machine."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(_derived(seed, "order", epoch)))
+def order_of_epoch(count: int, seed: int, epoch: int, *holder: int) -> torch.Tensor:
+    """Return the order in which an epoch goes through `count` pictures, the same on every machine.
+
+    Args:
+        count: How many pictures there are.
+        seed: The training's.
+        epoch: From 1.
+        holder: The rank that has these pictures for itself, if one has.
+    """
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_derived(seed, "order", epoch, *holder)))
 
 
 def _derived(*where: int | str) -> int:

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 _WIDTHS = (24, 48, 96)
-_DROPOUT = 0.1
 
 
 class SmallCnn(nn.Module):
@@ -15,7 +14,7 @@ class SmallCnn(nn.Module):
         for before, width in zip((3, *_WIDTHS), _WIDTHS, strict=False):
             layers += [*_convolution(before, width), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers, *_convolution(_WIDTHS[-1], _WIDTHS[-1]))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(_DROPOUT))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(_WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -108,6 +108,12 @@ def colours(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def some_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """39 pictures to train with, no two alike, that two ranks cannot share evenly; not to be written to."""
+    return write_colours(tmp_path_factory.mktemp("some") / "colours", per_class=13, side=16)
+
+
+@pytest.fixture(scope="session")
 def many_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that takes long enough to be killed on the way; not to be written to."""
     return write_colours(tmp_path_factory.mktemp("many") / "colours", per_class=64)

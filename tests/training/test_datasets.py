@@ -109,4 +109,4 @@ def test_grey_palette_and_transparent_pictures_become_rgb(colours: Path) -> None
     folder = colours / "train" / "red"
     for number, mode in enumerate(("L", "P", "RGBA", "LA", "1")):
         Image.open(folder / f"{number}.png").convert(mode).save(folder / f"{number}.png")
-    assert load(colours).skipped == ()
+    assert load(colours).skipped == []

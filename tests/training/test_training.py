@@ -169,7 +169,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
         "--checkpoint_seconds",
         0,
     )
-    command = [sys.executable, ROOT / "training" / "train.py", *map(str, flags)]
+    command = [sys.executable, str(ROOT / "training" / "train.py"), *map(str, flags)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout is not None
         next(line for line in killed.stdout if line.startswith("epoch=2 "))
@@ -188,7 +188,7 @@ def test_a_training_interrupted_between_two_steps_goes_on_exactly_there(
 ) -> None:
     common = ("--epochs", 3, "--image_size", 16, "--batch_size", 8)
     flags = (*common, "--checkpoint_dir", tmp_path / "checkpoints", "--checkpoint_seconds", 0)
-    saved = []
+    saved: list[dict[str, Any]] = []
 
     def save_eight_times(checkpoints: Checkpoints, state: dict[str, Any]) -> None:
         save(checkpoints, state)
