@@ -138,18 +138,24 @@ def joined(cluster: Cluster) -> Iterator[Ranks]:
     heartbeats = Heartbeats(store, cluster)
     _await_all(heartbeats, cluster, deadline)
     with heartbeats:
-        _name_interface(cluster)
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        # A connection of its own: one that waits for another rank must not hold up the heartbeats.
-        group = distributed.distributed_c10d.PrefixStore("group", _connected(cluster))
-        with heartbeats.waiting():
-            distributed.init_process_group(
-                backend, store=group, rank=cluster.rank, world_size=cluster.size, timeout=_DEADLOCK
-            )
+        _form_group(heartbeats, cluster)
         ranks = Ranks(cluster, heartbeats)
         yield ranks
         ranks.gather("done")
     distributed.destroy_process_group()
+
+
+def _form_group(heartbeats: "Heartbeats", cluster: Cluster) -> None:
+    from torch import distributed  # noqa: PLC0415 - only several ranks need it
+
+    _name_interface(cluster)
+    # A connection of its own: one that waits for another rank must not hold up the heartbeats.
+    store = distributed.distributed_c10d.PrefixStore("group", _connected(cluster))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with heartbeats.waiting():
+        distributed.init_process_group(
+            backend, store=store, rank=cluster.rank, world_size=cluster.size, timeout=_DEADLOCK
+        )
 
 
 def _meet(cluster: Cluster, deadline: float) -> "TCPStore":
