@@ -1,33 +1,37 @@
-"""SageMaker's endpoints: created, updated blue/green, invoked, deleted."""
+"""SageMaker's endpoints: created, updated blue/green, given more or fewer servers, deleted."""
 
-import http.client
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from deployments.local_aws.account import Account
-from deployments.local_aws.fleets import LOG_GROUP, Fleet
+from deployments.local_aws.alarms import Alarms
+from deployments.local_aws.blue_green import (
+    BlueGreenDeployment,
+    RollbackError,
+    alarm_names,
+    check_deployment_config,
+)
+from deployments.local_aws.capacity_changes import CapacityChange, accepted_changes, retained
+from deployments.local_aws.fleets import Fleet, Instance
+from deployments.local_aws.invocations import INVOKE_SECONDS
 from deployments.local_aws.model_server import StartError
 from deployments.local_aws.models import EndpointConfigs, Models
 from deployments.local_aws.protocol import AwsError, Operation
 from deployments.local_aws.records import Record, Records, invalid, listing
 from deployments.local_aws.tags import Tags
+from deployments.local_aws.traffic import Traffic
 
-_INVOKE_SECONDS = 60.0  # the service's limit for one answer
 _DRAIN_SECONDS = 5.0
 _JOIN_SECONDS = 30.0
-_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-_TIMED_OUT = (
-    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
-    "each container in Amazon CloudWatch, resolve the issue, and try again."
-)
-_FIRST_ERROR = 400
-_FIRST_SERVER_ERROR = 500
 _REASON_LIMIT = 1024
 _SUMMARY = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
+_CHANGING = ("Creating", "Updating", "RollingBack", "Deleting")
+_ANSWERING = ("InService", "Updating", "RollingBack")
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +40,21 @@ class Endpoints:
     """The endpoints of an account; each changes in a thread of its own.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+
+    ``may_update`` is asked with an endpoint's name and the variants of the old and of the new configuration, and raises
+    AwsError where somebody objects; ``deleted`` is called with the name of an endpoint that is being deleted.
     """
 
-    def __init__(self, account: Account, models: Models, configs: EndpointConfigs, tags: Tags) -> None:
+    def __init__(self, account: Account, models: Models, configs: EndpointConfigs, tags: Tags, alarms: Alarms) -> None:
         self._account, self._models, self._configs, self._tags = account, models, configs, tags
+        self._alarms = alarms
+        self.may_update: Callable[[str, list[Any], list[Any]], None] = lambda _name, _old, _new: None
+        self.deleted: Callable[[str], None] = lambda _name: None
         self._records = Records()
-        self._fleets: dict[str, Fleet] = {}  # that answer
-        self._starting: set[Fleet] = set()
+        self._traffic: dict[str, Traffic] = {}  # of those that answer
+        self._others: set[Fleet] = set()  # fleets that only start, or only end
         self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
 
     def operations(self) -> dict[str, Operation]:
         """Return its operations by their API names."""
@@ -52,22 +63,26 @@ class Endpoints:
             "DescribeEndpoint": self.describe,
             "ListEndpoints": self.list,
             "UpdateEndpoint": self.update,
+            "UpdateEndpointWeightsAndCapacities": self.update_capacities,
             "DeleteEndpoint": self.delete,
         }
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Accept an endpoint and begin to start its servers."""
-        name, config_name = request["EndpointName"], request["EndpointConfigName"]
+        name, config = request["EndpointName"], self._configs.get(request["EndpointConfigName"])
         arn, now = self._arn(name), datetime.now(UTC)
-        fleet = self._fleet(name, config_name)
+        self._check_deployment(request.get("DeploymentConfig", {}), config)
+        fleet = self._fleet(name, config)
         record: Record = {
             "EndpointName": name,
             "EndpointArn": arn,
-            "EndpointConfigName": config_name,
+            "EndpointConfigName": fleet.config_name,
             "EndpointStatus": "Creating",
             "CreationTime": now,
             "LastModifiedTime": now,
         }
+        if "DeploymentConfig" in request:
+            record["LastDeploymentConfig"] = request["DeploymentConfig"]
         with self._records.lock:
             self._records.add(name, record, invalid(f'Cannot create already existing endpoint "{arn}".'))
             self._tags.keep(arn, request)
@@ -76,8 +91,14 @@ class Endpoints:
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return what there is to know of an endpoint."""
+        name = request["EndpointName"]
         with self._records.lock:
-            return dict(self._get(request["EndpointName"]))
+            record = dict(self._get(name))
+            desired = record.pop("DesiredVariants", {})
+            if name in self._traffic:
+                variants = self._traffic[name].fleet.described()
+                record["ProductionVariants"] = [one | desired.get(one["VariantName"], {}) for one in variants]
+            return record
 
     def list(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return a page of endpoints."""
@@ -94,16 +115,36 @@ class Endpoints:
         """Begin to replace the servers by those of another configuration; the old ones answer until the new ones do."""
         name = request["EndpointName"]
         with self._records.lock:
-            record = self._get(name)
-            if record["EndpointStatus"] == "Failed":
-                message = f'Cannot update endpoint "{record["EndpointArn"]}": it is Failed, and can only be deleted.'
-                raise invalid(message)
-            if record["EndpointStatus"] != "InService":
-                message = f'Cannot update in-progress endpoint "{record["EndpointArn"]}".'
-                raise invalid(message)
-            fleet = self._fleet(name, request["EndpointConfigName"])
+            record = self._changeable(name)
+            blue, config = self._traffic[name].fleet, self._configs.get(request["EndpointConfigName"])
+            if request.get("RetainAllVariantProperties"):
+                config = retained(config, blue, request.get("ExcludeRetainedVariantProperties", []))
+            deployment_config = request.get("DeploymentConfig", {})
+            if request.get("RetainDeploymentConfig"):
+                deployment_config = record.get("LastDeploymentConfig", {})
+            self._check_deployment(deployment_config, config)
+            self.may_update(name, blue.variants, config["ProductionVariants"])
+            green = self._fleet(name, config)
+            record.pop("LastDeploymentConfig", None)
+            record |= {"LastDeploymentConfig": deployment_config} if deployment_config else {}
             self._change(record, "Updating")
-        self._in_background(lambda: self._replace(record, fleet), f"update-{name}")
+            self._announce(record, green, "Creating")
+        self._in_background(lambda: self._replace(record, green, deployment_config), f"update-{name}")
+        return {"EndpointArn": record["EndpointArn"]}
+
+    def update_capacities(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Begin to change how many servers variants have, and which share of the requests.
+
+        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html
+        """
+        name = request["EndpointName"]
+        with self._records.lock:
+            record = self._changeable(name)
+            fleet = self._traffic[name].fleet
+            changes = accepted_changes(request["DesiredWeightsAndCapacities"], fleet)
+            record["DesiredVariants"] = {change.variant: change.desired() for change in changes}
+            self._change(record, "Updating")
+        self._in_background(lambda: self._apply(record, fleet, changes), f"scale-{name}")
         return {"EndpointArn": record["EndpointArn"]}
 
     def delete(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -111,42 +152,35 @@ class Endpoints:
         name = request["EndpointName"]
         with self._records.lock:
             record = self._get(name)
-            if record["EndpointStatus"] in ("Creating", "Updating", "Deleting"):
+            if record["EndpointStatus"] in _CHANGING:
                 message = f'Cannot update in-progress endpoint "{record["EndpointArn"]}".'
                 raise invalid(message)
             self._change(record, "Deleting")
+        self.deleted(name)
         self._in_background(lambda: self._take_down(name), f"delete-{name}")
         return {}
 
-    def invoke(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Have a server of the endpoint answer.
+    def reserve(self, name: str, variant: str | None) -> tuple[Fleet, Instance]:
+        """Return the server for a request to an endpoint, and its fleet.
 
-        https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+        Raises:
+            AwsError: There is no such endpoint or variant, or it is not in service.
         """
-        name = request["EndpointName"]
-        with self._records.lock:  # an update takes a fleet out of service under the same lock, and drains it then
-            instance = self._serving_fleet(name).reserve(request.get("TargetVariant"))
-        try:
-            answer = instance.server.invoke(request["Body"], _headers(request), _INVOKE_SECONDS)
-        except TimeoutError:
-            raise self._model_error(name, 0, _TIMED_OUT) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise self._model_error(name, 503, f"The container did not answer: {error!r}") from error
-        if answer.status >= _FIRST_ERROR:
-            raise self._model_error(name, answer.status, answer.body.decode("utf-8", "replace"))
-        attributes = answer.header(_CUSTOM_ATTRIBUTES)
-        return {
-            "Body": answer.body,
-            "ContentType": answer.header("Content-Type") or "application/octet-stream",
-            "InvokedProductionVariant": instance.variant,
-            **({"CustomAttributes": attributes} if attributes else {}),
-        }
+        # A deletion takes the traffic away under the same lock, and drains its fleet then.
+        with self._records.lock:
+            code = "ValidationError"
+            missing = AwsError(code, f"Endpoint {name} of account {self._account.account_id} not found.")
+            record = self._records.get(name, missing)
+            if name not in self._traffic or record["EndpointStatus"] not in _ANSWERING:
+                raise AwsError(code, f"Endpoint {name} is not in service: it is {record['EndpointStatus']}.")
+            return self._traffic[name].reserve(variant)
 
     def stop(self) -> None:
         """End every server, also those that are only starting."""
+        self._stopping.set()
         with self._records.lock:
-            fleets = [*self._fleets.values(), *self._starting]
-            self._fleets.clear()
+            fleets = {traffic.fleet for traffic in self._traffic.values()} | self._others
+            self._traffic.clear()
         with ThreadPoolExecutor(max(len(fleets), 1)) as pool:
             list(pool.map(lambda fleet: fleet.stop(0), fleets))
         for thread in self._threads:
@@ -156,55 +190,93 @@ class Endpoints:
 
     def _bring_up(self, record: Record, fleet: Fleet) -> None:
         reason = self._start(fleet)
-        if reason is None:
-            self._switch(record, fleet)
-            return
         with self._records.lock:
-            record["FailureReason"] = reason
-            self._change(record, "Failed")
+            if reason is None:
+                self._traffic[record["EndpointName"]] = Traffic(fleet)
+                self._others.discard(fleet)
+            else:
+                record["FailureReason"] = reason
+            self._change(record, "InService" if reason is None else "Failed")
 
-    def _replace(self, record: Record, fleet: Fleet) -> None:
-        old = self._fleets[record["EndpointName"]]
-        reason = self._start(fleet)
+    def _replace(self, record: Record, green: Fleet, config: Mapping[str, Any]) -> None:
+        traffic = self._traffic[record["EndpointName"]]
+        deployment = BlueGreenDeployment(config, traffic, self._alarms.state, self._stopping)
+        reason = self._start(green)
         if reason is None:
-            self._switch(record, fleet)
-            old.stop(_INVOKE_SECONDS)
+            try:
+                deployment.shift(green, lambda status: self._announce(record, green, status))
+            except RollbackError as error:
+                reason = str(error)[:_REASON_LIMIT]
+        if reason is not None:
+            self._roll_back(record, traffic, green, reason)
             return
         with self._records.lock:
-            # Rolled back: in service with the old configuration, and only the reason tells.
-            record["FailureReason"] = reason
+            blue = traffic.settle()
+            self._others = {*self._others, blue} - {green}
+            record["EndpointConfigName"] = green.config_name
+        blue.stop(INVOKE_SECONDS)
+        self._in_service(record, blue)
+
+    def _roll_back(self, record: Record, traffic: Traffic, green: Fleet, reason: str) -> None:
+        """Leave the old configuration in service: only its name, and the reason, tell that there was an update."""
+        with self._records.lock:
+            traffic.back()
+            self._change(record, "RollingBack")
+            self._announce(record, green, "Deleting")
+        green.stop(INVOKE_SECONDS)
+        self._in_service(record, green, reason)
+
+    def _apply(self, record: Record, fleet: Fleet, changes: Sequence[CapacityChange]) -> None:
+        before, reason = {change.variant: fleet.count(change.variant) for change in changes}, None
+        try:
+            for change in changes:
+                fleet.scale(change.variant, change.instances, INVOKE_SECONDS)
+        except StartError as error:
+            reason = str(error)[:_REASON_LIMIT]
+            with self._records.lock:
+                record.pop("DesiredVariants", None)
+                self._change(record, "RollingBack")
+            for variant, count in before.items():
+                with suppress(StartError):
+                    fleet.scale(variant, count, INVOKE_SECONDS)
+        if reason is None:
+            fleet.weights |= {change.variant: change.weight for change in changes}
+        self._in_service(record, None, reason)
+
+    def _in_service(self, record: Record, ended: Fleet | None, reason: str | None = None) -> None:
+        with self._records.lock:
+            if ended:
+                self._others.discard(ended)
+            for member in ("PendingDeploymentSummary", "DesiredVariants", "FailureReason"):
+                record.pop(member, None)
+            record |= {"FailureReason": reason} if reason else {}
             self._change(record, "InService")
 
     def _start(self, fleet: Fleet) -> str | None:
         """Start a fleet; return why it did not, or None."""
         with self._records.lock:
-            self._starting.add(fleet)
+            self._others.add(fleet)
         try:
             fleet.start()
         except StartError as error:
-            return str(error)[:_REASON_LIMIT]
+            reason = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the endpoint must not be Creating for ever
             _log.exception("The fleet of %s could not be started", fleet.config_name)
-            return f"InternalServerError: the local AWS failed: {error!r}"[:_REASON_LIMIT]
-        finally:
-            with self._records.lock:
-                self._starting.discard(fleet)
-        return None
-
-    def _switch(self, record: Record, fleet: Fleet) -> None:
+            reason = f"InternalServerError: the local AWS failed: {error!r}"
+        else:
+            return None
         with self._records.lock:
-            self._fleets[record["EndpointName"]] = fleet
-            record.pop("FailureReason", None)
-            record["EndpointConfigName"] = fleet.config_name
-            record["ProductionVariants"] = [_described(variant, fleet.models) for variant in fleet.variants]
-            self._change(record, "InService")
+            self._others.discard(fleet)
+        return reason[:_REASON_LIMIT]
 
     def _take_down(self, name: str) -> None:
         with self._records.lock:
-            fleet = self._fleets.pop(name, None)
-        if fleet:
-            fleet.stop(_DRAIN_SECONDS)
+            traffic = self._traffic.pop(name, None)
+            self._others |= {traffic.fleet} if traffic else set()
+        if traffic:
+            traffic.fleet.stop(_DRAIN_SECONDS)
         with self._records.lock:
+            self._others -= {traffic.fleet} if traffic else set()
             self._tags.forget(self._arn(name))
             self._records.remove(name, self._missing(name))
 
@@ -215,35 +287,38 @@ class Endpoints:
 
     # --- what it knows -------------------------------------------------------------------------------------------
 
-    def _fleet(self, name: str, config_name: str) -> Fleet:
-        config = self._configs.get(config_name)
+    def _fleet(self, name: str, config: Mapping[str, Any]) -> Fleet:
         models = {v["ModelName"]: self._models.get(v["ModelName"]) for v in config["ProductionVariants"]}
         return Fleet(self._account, name, config, models)
 
-    def _serving_fleet(self, name: str) -> Fleet:
-        with self._records.lock:
-            code = "ValidationError"
-            record = self._records.get(
-                name, AwsError(code, f"Endpoint {name} of account {self._account.account_id} not found.")
-            )
-            fleet = self._fleets.get(name)
-            if fleet is None or record["EndpointStatus"] not in ("InService", "Updating"):
-                raise AwsError(code, f"Endpoint {name} is not in service: it is {record['EndpointStatus']}.")
-            return fleet
+    def _check_deployment(self, deployment_config: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        counts = [variant.get("InitialInstanceCount", 1) for variant in config["ProductionVariants"]]
+        check_deployment_config(deployment_config, counts)
+        unknown = [name for name in alarm_names(deployment_config) if self._alarms.state(name) is None]
+        if unknown:
+            message = f"AutoRollbackConfiguration names alarms that do not exist: {', '.join(unknown)}"
+            raise invalid(message)
 
-    def _model_error(self, name: str, status: int, words: str) -> AwsError:
-        region, account_id, group = self._account.region, self._account.account_id, f"{LOG_GROUP}/{name}"
-        side = "client" if _FIRST_ERROR <= status < _FIRST_SERVER_ERROR else "server"
-        console = (
-            f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={group}"
-        )
-        message = (
-            f'Received {side} error ({status}) from primary with message "{words}". See {console} in account '
-            f"{account_id} for more information."
-        )
-        arn = f"arn:aws:logs:{region}:{account_id}:log-group:{group}"
-        details = {"OriginalStatusCode": status, "OriginalMessage": words, "LogStreamArn": arn}
-        return AwsError("ModelError", message, 424, details)
+    def _changeable(self, name: str) -> Record:
+        record = self._get(name)
+        if record["EndpointStatus"] == "Failed":
+            message = f'Cannot update endpoint "{record["EndpointArn"]}": it is Failed, and can only be deleted.'
+            raise invalid(message)
+        if record["EndpointStatus"] != "InService":
+            message = f'Cannot update in-progress endpoint "{record["EndpointArn"]}".'
+            raise invalid(message)
+        return record
+
+    def _announce(self, record: Record, green: Fleet, status: str) -> None:
+        now = datetime.now(UTC)
+        variants = [one | {"VariantStatus": [{"Status": status, "StartTime": now}]} for one in green.described()]
+        with self._records.lock:
+            began = record.get("PendingDeploymentSummary", {"StartTime": now})["StartTime"]
+            record["PendingDeploymentSummary"] = {
+                "EndpointConfigName": green.config_name,
+                "ProductionVariants": variants,
+                "StartTime": began,
+            }
 
     def _get(self, name: str) -> Record:
         return self._records.get(name, self._missing(name))
@@ -256,27 +331,3 @@ class Endpoints:
 
     def _change(self, record: Record, status: str) -> None:
         record |= {"EndpointStatus": status, "LastModifiedTime": datetime.now(UTC)}
-
-
-def _headers(request: dict[str, Any]) -> dict[str, str]:
-    named = {
-        "Content-Type": request.get("ContentType", "application/octet-stream"),
-        "Accept": request.get("Accept", "*/*"),
-        _CUSTOM_ATTRIBUTES: request.get("CustomAttributes", ""),
-    }
-    return {name: value for name, value in named.items() if value}
-
-
-def _described(variant: dict[str, Any], models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    count, weight = variant.get("InitialInstanceCount", 1), variant.get("InitialVariantWeight", 1.0)
-    image = models[variant["ModelName"]]["PrimaryContainer"]["Image"]
-    return {
-        "VariantName": variant["VariantName"],
-        "DeployedImages": [
-            {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": datetime.now(UTC)},
-        ],
-        "CurrentWeight": weight,
-        "DesiredWeight": weight,
-        "CurrentInstanceCount": count,
-        "DesiredInstanceCount": count,
-    }

@@ -1,13 +1,14 @@
-"""The servers of an endpoint, of one configuration: started together, balanced, replaced when they die, drained."""
+"""The servers of an endpoint, of one configuration: balanced, added, drained and removed, replaced when they die."""
 
 import random
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,18 @@ _DRAIN_POLL_SECONDS = 0.02
 _GRACE_SECONDS = 5.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Instance:
-    """One server of a variant, and its log."""
+    """One server of a variant, its log and its folder."""
 
     variant: str
     server: ModelServer
     log: LogStream
+    folder: Path
 
 
 class Fleet:
-    """All servers of an endpoint for one configuration.
+    """All servers of an endpoint for one configuration; safe to use from several threads.
 
     Args:
         account: Whose it is.
@@ -49,11 +51,15 @@ class Fleet:
     ) -> None:
         self.config_name: str = config["EndpointConfigName"]
         self.variants: list[dict[str, Any]] = config["ProductionVariants"]
-        self.models = models
+        self.weights = {v["VariantName"]: float(v.get("InitialVariantWeight", 1.0)) for v in self.variants}
+        self._models = models
         self._account, self._endpoint = account, endpoint
         self._folder = account.root / "endpoints" / f"{endpoint}-{uuid.uuid4().hex[:8]}"
-        self._instances: list[Instance] = []
+        self._instances: list[Instance] = []  # that answer
+        self._starting: list[Instance] = []
+        self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._resolved = datetime.now(UTC)
         self._watcher = threading.Thread(target=self._watch, daemon=True, name=f"watch-{endpoint}")
 
     def start(self) -> None:
@@ -62,15 +68,36 @@ class Fleet:
         Raises:
             StartError: One did not; none is left running.
         """
-        for variant in self.variants:
-            self._instances += [self._new_instance(variant) for _ in range(variant.get("InitialInstanceCount", 1))]
         try:
-            with ThreadPoolExecutor(max(len(self._instances), 1)) as pool:
-                list(pool.map(self._start, self._instances))
+            self._add([one for v in self.variants for one in self._new_instances(v, v.get("InitialInstanceCount", 1))])
         except BaseException:
             self.stop(0)
             raise
         self._watcher.start()
+
+    def scale(self, variant: str, count: int, drain_seconds: float) -> None:
+        """Give a variant so many servers; return when new ones answer, or those that are too many have ended.
+
+        Raises:
+            StartError: One did not start; there are as many as before.
+        """
+        missing = count - self.count(variant)
+        if missing > 0:
+            self._add(self._new_instances(self._variant(variant), missing))
+            return
+        with self._lock:
+            of_variant = [one for one in self._instances if one.variant == variant]
+            leaving = sorted(of_variant, key=lambda one: one.server.in_flight)[: max(-missing, 0)]
+            self._instances = [one for one in self._instances if one not in leaving]
+        _end(leaving, drain_seconds)
+
+    def has(self, variant: str) -> bool:
+        """Whether it has a variant of that name."""
+        return variant in self.weights
+
+    def count(self, variant: str | None = None) -> int:
+        """Return how many servers answer, of a variant or of all."""
+        return sum(variant in (None, one.variant) for one in self._instances)
 
     def reserve(self, variant: str | None) -> Instance:
         """Return the server for a request: variants by weight, then the one with the least to do.
@@ -81,36 +108,51 @@ class Fleet:
             AwsError: There is no such variant.
         """
         name = variant or self._weighted()
-        candidates = [instance for instance in self._instances if instance.variant == name]
-        if not candidates:
-            code, message = "ValidationError", f"Variant {name} not found on endpoint {self._endpoint}"
-            raise AwsError(code, message)
-        alive = [instance for instance in candidates if instance.server.alive] or candidates
-        least = min(instance.server.in_flight for instance in alive)
-        # Among equals by chance: always the first would leave the others idle. Load needs no secrecy.
-        chosen = random.choice([i for i in alive if i.server.in_flight == least])  # noqa: S311
-        chosen.server.reserve()
-        return chosen
+        with self._lock:
+            candidates = [instance for instance in self._instances if instance.variant == name]
+            if not candidates:
+                code, message = "ValidationError", f"Variant {name} not found on endpoint {self._endpoint}"
+                raise AwsError(code, message)
+            alive = [instance for instance in candidates if instance.server.alive] or candidates
+            least = min(instance.server.in_flight for instance in alive)
+            # Among equals by chance: always the first would leave the others idle. Load needs no secrecy.
+            chosen = random.choice([i for i in alive if i.server.in_flight == least])  # noqa: S311
+            chosen.server.reserve()
+            return chosen
 
     def stop(self, drain_seconds: float) -> None:
         """End every server, after its requests if they are done in time; return when all lines have arrived."""
         self._closed.set()
-        deadline = time.monotonic() + drain_seconds
-        while any(instance.server.in_flight for instance in self._instances) and time.monotonic() < deadline:
-            time.sleep(_DRAIN_POLL_SECONDS)
-        for instance in self._instances:
-            instance.server.close()
-        containers = [instance.server.container for instance in self._instances if instance.server.container]
-        kill_at = time.monotonic() + _GRACE_SECONDS
-        stop_all(containers, lambda: kill_at)
-        for instance in self._instances:
-            instance.log.close()
+        with self._lock:
+            instances = [*self._instances, *self._starting]
+        _end(instances, drain_seconds)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def described(self) -> list[dict[str, Any]]:
+        """Return what DescribeEndpoint says of its variants, as they are now."""
+        return [self._described(variant) for variant in self.variants]
+
+    def _described(self, variant: Mapping[str, Any]) -> dict[str, Any]:
+        name, image = variant["VariantName"], self._models[variant["ModelName"]]["PrimaryContainer"]["Image"]
+        return {
+            "VariantName": name,
+            "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self._resolved}],
+            "CurrentWeight": self.weights[name],
+            "DesiredWeight": self.weights[name],
+            "CurrentInstanceCount": self.count(name),
+            "DesiredInstanceCount": self.count(name),
+        }
+
+    def _variant(self, name: str) -> dict[str, Any]:
+        return next(variant for variant in self.variants if variant["VariantName"] == name)
+
     def _weighted(self) -> str:
-        weights = [variant.get("InitialVariantWeight", 1.0) for variant in self.variants]
         # Without any weight there is nothing to choose by.
-        return str(random.choices(self.variants, weights if any(weights) else None)[0]["VariantName"])  # noqa: S311
+        weights = list(self.weights.values()) if any(self.weights.values()) else None
+        return str(random.choices(list(self.weights), weights)[0])  # noqa: S311
+
+    def _new_instances(self, variant: Mapping[str, Any], count: int) -> list[Instance]:
+        return [self._new_instance(variant) for _ in range(count)]
 
     def _new_instance(self, variant: Mapping[str, Any]) -> Instance:
         name = str(variant["VariantName"])
@@ -118,19 +160,53 @@ class Fleet:
         log = LogStream(self._account.client("logs"), f"{LOG_GROUP}/{self._endpoint}", f"{name}/{number}")
         folder: Path = self._folder / f"{name}-{number}"
         folder.mkdir(parents=True)
-        return Instance(name, ModelServer(self._account, self.models[variant["ModelName"]], folder, log.add), log)
+        server = ModelServer(self._account, self._models[variant["ModelName"]], folder, log.add)
+        return Instance(name, server, log, folder)
+
+    def _add(self, instances: Sequence[Instance]) -> None:
+        """Start servers; they get requests when all of them answer."""
+        with self._lock:
+            self._starting += instances
+        try:
+            with ThreadPoolExecutor(max(len(instances), 1)) as pool:
+                list(pool.map(self._start, instances))
+        except BaseException:
+            _end(instances, 0)
+            with self._lock:
+                self._starting = [one for one in self._starting if one not in instances]
+            raise
+        with self._lock:  # at once: `stop` looks in both lists
+            self._starting = [one for one in self._starting if one not in instances]
+            self._instances = [*self._instances, *instances]
 
     def _start(self, instance: Instance) -> None:
-        variant = next(item for item in self.variants if item["VariantName"] == instance.variant)
+        variant = self._variant(instance.variant)
         instance.server.start(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _DEFAULT_START_SECONDS))
 
     def _watch(self) -> None:
         """Start anew what dies, as SageMaker replaces instances that fail their health check."""
         while not self._closed.wait(_WATCH_SECONDS):
             for instance in self._instances:
-                if not instance.server.alive and not self._closed.is_set():
+                # One that was removed meanwhile does not start again: its server is closed.
+                if not instance.server.alive and not self._closed.is_set() and instance in self._instances:
                     try:
                         self._start(instance)
                     except StartError as error:
                         instance.log.add(f"The container could not be started again: {error}")
                         self._closed.wait(_RESTART_SECONDS)
+
+
+def _end(instances: Iterable[Instance], drain_seconds: float) -> None:
+    """End servers that get no more requests, after those that they have if they are done in time."""
+    instances = list(instances)
+    deadline = time.monotonic() + drain_seconds
+    while any(instance.server.in_flight for instance in instances) and time.monotonic() < deadline:
+        time.sleep(_DRAIN_POLL_SECONDS)
+    for instance in instances:
+        instance.server.close()
+    containers = [instance.server.container for instance in instances if instance.server.container]
+    kill_at = time.monotonic() + _GRACE_SECONDS
+    stop_all(containers, lambda: kill_at)
+    for instance in instances:
+        instance.log.close()
+        shutil.rmtree(instance.folder, ignore_errors=True)

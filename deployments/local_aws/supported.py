@@ -56,6 +56,9 @@ _TRAINING_ONLY: Mapping[str, tuple[Any, ...]] = {
     "ResourceConfig.KeepAlivePeriodInSeconds": (0,),
 }
 
+# Without RollingUpdatePolicy.
+_DEPLOYMENT = ("DeploymentConfig.BlueGreenUpdatePolicy", "DeploymentConfig.AutoRollbackConfiguration.Alarms")
+
 
 def _of_trials(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"TrainingJobDefinition.{path}" for path in paths)
@@ -111,7 +114,20 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
     ),
     "ListEndpointConfigs": _PAGES,
     "CreateEndpoint": ("EndpointName", "EndpointConfigName", "Tags"),
-    "UpdateEndpoint": ("EndpointName", "EndpointConfigName"),
+    "UpdateEndpoint": (
+        "EndpointName",
+        "EndpointConfigName",
+        *_DEPLOYMENT,
+        "ExcludeRetainedVariantProperties",
+        "RetainAllVariantProperties",
+        "RetainDeploymentConfig",
+    ),
+    "UpdateEndpointWeightsAndCapacities": (
+        "EndpointName",
+        "DesiredWeightsAndCapacities.DesiredInstanceCount",
+        "DesiredWeightsAndCapacities.DesiredWeight",
+        "DesiredWeightsAndCapacities.VariantName",
+    ),
     "ListEndpoints": (*_PAGES, "StatusEquals"),
     "InvokeEndpoint": ("EndpointName", "Body", "ContentType", "Accept", "CustomAttributes", "TargetVariant"),
 }
@@ -143,6 +159,7 @@ RECORDED: Mapping[str, tuple[str, ...]] = {
         "ProductionVariants.VolumeSizeInGB",
         "VpcConfig",
     ),
+    "CreateEndpoint": _DEPLOYMENT,  # for an update that retains it: there is no fleet to shift traffic from
     "InvokeEndpoint": ("InferenceId",),
 }
 
@@ -163,10 +180,6 @@ ONLY: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "EnableNetworkIsolation": (False,),
         "ProductionVariants.EnableSSMAccess": (False,),
         "ProductionVariants.RoutingConfig.RoutingStrategy": ("LEAST_OUTSTANDING_REQUESTS",),
-    },
-    "UpdateEndpoint": {
-        "RetainAllVariantProperties": (False,),
-        "RetainDeploymentConfig": (False,),
     },
 }
 

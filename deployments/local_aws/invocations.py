@@ -1,0 +1,117 @@
+"""InvokeEndpoint: a request goes to a model server, its answer back, and what happened to CloudWatch."""
+
+import http.client
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from deployments.local_aws.account import Account
+from deployments.local_aws.connections import Answer
+from deployments.local_aws.endpoint_metrics import EndpointMetrics, Invocation
+from deployments.local_aws.fleets import LOG_GROUP, Fleet, Instance
+from deployments.local_aws.protocol import AwsError
+
+INVOKE_SECONDS = 60.0  # the service's limit for one answer
+_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+_TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
+    "each container in Amazon CloudWatch, resolve the issue, and try again."
+)
+_FIRST_ERROR = 400
+_FIRST_SERVER_ERROR = 500
+
+
+class Invocations:
+    """The runtime of an account's endpoints.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+
+    Args:
+        account: Whose they are.
+        reserve: Returns a server for an endpoint's request, of a variant if one is named.
+        metrics: Learns what happened.
+    """
+
+    def __init__(
+        self, account: Account, reserve: Callable[[str, str | None], tuple[Fleet, Instance]], metrics: EndpointMetrics
+    ) -> None:
+        self._account, self._reserve, self._metrics = account, reserve, metrics
+
+    def invoke(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have a server of the endpoint answer."""
+        began = time.perf_counter()
+        name = request["EndpointName"]
+        fleet, instance = self._reserve(name, request.get("TargetVariant"))
+        sent = time.perf_counter()
+        outcome = _post(instance, request)
+        model_seconds = time.perf_counter() - sent
+        self._metrics.record(
+            Invocation(
+                endpoint=name,
+                variant=instance.variant,
+                config=fleet.config_name,
+                instances=max(fleet.count(instance.variant), 1),
+                status=outcome.status,
+                model_seconds=model_seconds,
+                overhead_seconds=sent - began,
+            )
+        )
+        if outcome.answer is None or outcome.status >= _FIRST_ERROR:
+            raise self._model_error(name, outcome.status, outcome.words)
+        return _result(outcome.answer, instance.variant)
+
+    def _model_error(self, name: str, status: int, words: str) -> AwsError:
+        region, account_id, group = self._account.region, self._account.account_id, f"{LOG_GROUP}/{name}"
+        side = "client" if _FIRST_ERROR <= status < _FIRST_SERVER_ERROR else "server"
+        console = (
+            f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={group}"
+        )
+        message = (
+            f'Received {side} error ({status}) from primary with message "{words}". See {console} in account '
+            f"{account_id} for more information."
+        )
+        arn = f"arn:aws:logs:{region}:{account_id}:log-group:{group}"
+        details = {"OriginalStatusCode": status, "OriginalMessage": words, "LogStreamArn": arn}
+        return AwsError("ModelError", message, 424, details)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: int
+    answer: Answer | None = None
+    problem: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.answer.body.decode("utf-8", "replace") if self.answer else self.problem
+
+
+def _post(instance: Instance, request: dict[str, Any]) -> _Outcome:
+    try:
+        answer = instance.server.invoke(request["Body"], _headers(request), INVOKE_SECONDS)
+    except TimeoutError:
+        return _Outcome(0, problem=_TIMED_OUT)
+    except (OSError, http.client.HTTPException) as error:
+        return _Outcome(HTTPStatus.SERVICE_UNAVAILABLE, problem=f"The container did not answer: {error!r}")
+    return _Outcome(answer.status, answer)
+
+
+def _headers(request: dict[str, Any]) -> dict[str, str]:
+    named = {
+        "Content-Type": request.get("ContentType", "application/octet-stream"),
+        "Accept": request.get("Accept", "*/*"),
+        _CUSTOM_ATTRIBUTES: request.get("CustomAttributes", ""),
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _result(answer: Answer, variant: str) -> dict[str, Any]:
+    attributes = answer.header(_CUSTOM_ATTRIBUTES)
+    return {
+        "Body": answer.body,
+        "ContentType": answer.header("Content-Type") or "application/octet-stream",
+        "InvokedProductionVariant": variant,
+        **({"CustomAttributes": attributes} if attributes else {}),
+    }
