@@ -2,6 +2,7 @@
 
 python -m flows.teardown                      everything that carries this project's tag
 python -m flows.teardown --endpoint NAME      one endpoint
+python -m flows.teardown --front NAME         the function in front, too
 python -m flows.teardown --dry-run            only say what would go
 """
 
@@ -11,22 +12,27 @@ from flows import command_line
 from tasks.aws.settings import load_settings
 from tasks.contracts import TeardownResult
 from tasks.endpoints import delete_endpoint, list_endpoints
+from tasks.functions import delete_function
 
 
 @flow(name="teardown", flow_run_name="tear down")
-def teardown(endpoint: str | None = None, *, dry_run: bool = False) -> TeardownResult:
-    """Delete endpoints; datasets, models in S3 and records of jobs stay, they cost next to nothing.
+def teardown(endpoint: str | None = None, *, front: str | None = None, dry_run: bool = False) -> TeardownResult:
+    """Delete endpoints, and a function; datasets, models in S3 and records of jobs stay, they cost next to nothing.
 
     Args:
         endpoint: The one to delete; all of this project's otherwise.
+        front: A function in front to delete, with what is kept warm for it.
         dry_run: Only say what would be deleted.
     """
     load_settings()
     names = (endpoint,) if endpoint else list_endpoints()
     if dry_run:
-        return TeardownResult(deleted=(), kept=tuple(f"endpoint {name}" for name in names))
+        fronts = (f"function {front}",) if front else ()
+        return TeardownResult(deleted=(), kept=(*fronts, *(f"endpoint {name}" for name in names)))
+    # The front first: nobody is to ask through it what is being deleted.
+    fronts = (f"function {front}",) if front and delete_function(front) else ()
     results = [delete_endpoint(name) for name in names]
-    return TeardownResult(deleted=tuple(gone for result in results for gone in result.deleted), kept=())
+    return TeardownResult(deleted=(*fronts, *(gone for result in results for gone in result.deleted)), kept=())
 
 
 def show(result: TeardownResult) -> str:

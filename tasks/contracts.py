@@ -557,6 +557,76 @@ class Comparison(Value):
         return max(self.trainings, key=lambda model: model.report.best.valid_accuracy)
 
 
+# --- the function in front ------------------------------------------------------------------------------------------
+
+
+_LEAST_FETCHING_SECONDS = 20
+
+
+class FrontConfig(Value):
+    """The Lambda function in front of an endpoint."""
+
+    name: str = Field(
+        default="flows-classify-image", pattern=r"^flows-[a-zA-Z0-9-_]{1,58}$", description="The function's name"
+    )
+    memory_mb: int = Field(default=512, ge=128, le=10_240, description="Memory, MB; processor power comes with it")
+    timeout_seconds: int = Field(default=30, ge=5, le=60, description="Longest answer")
+    reserved_concurrency: int | None = Field(
+        default=None, ge=1, le=10_000, description="Most answers at once, kept for it alone; none: the account's"
+    )
+    provisioned_concurrency: int | None = Field(
+        default=None, ge=1, le=10_000, description="Environments kept warm, and billed; none: cold starts"
+    )
+    confidence_threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Below it a picture is said to be of no known class"
+    )
+    takes_s3_keys: bool = Field(default=False, description="Answer about objects below uploads/ of the bucket")
+    url_hosts: tuple[str, ...] = Field(default=(), description="Hosts whose pictures it may fetch; none: no URLs")
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365] = Field(
+        default=30, description="Days that its log is kept"
+    )
+
+    @model_validator(mode="after")
+    def _what_is_kept_warm_is_reserved(self) -> "FrontConfig":
+        if self.reserved_concurrency and (self.provisioned_concurrency or 0) > self.reserved_concurrency:
+            msg = (
+                f"provisioned_concurrency={self.provisioned_concurrency} must not be more than "
+                f"reserved_concurrency={self.reserved_concurrency}"
+            )
+            raise ValueError(msg)
+        if self.fetches and self.timeout_seconds < _LEAST_FETCHING_SECONDS:
+            msg = f"timeout_seconds={self.timeout_seconds} must be {_LEAST_FETCHING_SECONDS} or more to fetch pictures"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def fetches(self) -> bool:
+        """Whether it fetches pictures itself."""
+        return self.takes_s3_keys or bool(self.url_hosts)
+
+
+class FrontSpec(Value):
+    """A function in front: the endpoint it asks, and how."""
+
+    endpoint_name: str
+    config: FrontConfig
+
+
+class FrontResult(Value):
+    """A function in front, in service behind its alias."""
+
+    name: str
+    arn: str = Field(description="Of the alias: what callers call")
+    version: str
+    previous_version: str | None = Field(description="What the alias pointed to before; None when it is new")
+    how: Literal["created", "updated", "unchanged"]
+    url: str = Field(description="Function URL; signed requests only")
+    answers: tuple[SampleAnswer, ...] = Field(description="What it said of a few pictures, through the alias")
+
+
+# --- comparison and teardown ----------------------------------------------------------------------------------------
+
+
 class TeardownResult(Value):
     """What was deleted or stopped, and what stays."""
 

@@ -14,8 +14,10 @@ from tasks.contracts import (
     ComparedTraining,
     CostLine,
     Deployment,
+    FrontResult,
     LabelledImage,
     RunReport,
+    SampleAnswer,
     Section,
     TrainedModel,
     TrainingReport,
@@ -113,14 +115,21 @@ def report_endpoint(deployment: Deployment) -> Section:
             ],
         ),
     ]
-    if samples:
-        rows = [
-            [s.image.name, s.image.label, s.answer.label, f"{s.answer.probability:.1%}", f"{s.answer.milliseconds:.0f}"]
-            for s in samples
-        ]
-        parts.append(picture("answers", charts.answer_sheet(samples)))
-        parts.append(table(["picture", "true", "answer", "probability", "ms"], rows))
+    parts += _answers(samples)
     return _publish("endpoint", f"Endpoint {endpoint.name}", parts)
+
+
+@task
+def report_front(front: FrontResult) -> Section:
+    """Show a function in front: where it is, and what it says of some test pictures."""
+    before = f", before {front.previous_version}" if front.previous_version else ""
+    facts = [
+        ["version", f"{front.version}{before}"],
+        ["alias", front.arn],
+        ["URL, signed requests only", front.url],
+    ]
+    parts = [table(["function", f"{front.name} ({front.how})"], facts), *_answers(front.answers)]
+    return _publish("front", "Front", parts)
 
 
 @task
@@ -210,6 +219,18 @@ def _publish(key: str, title: str, parts: Sequence[str]) -> Section:
     markdown = "\n\n".join(part for part in parts if part)
     create_markdown_artifact(f"## {title}\n\n{markdown}", key=key, description=title)
     return Section(key=key, title=title, markdown=markdown)
+
+
+def _answers(samples: Sequence[SampleAnswer]) -> list[str]:
+    """Return pictures with what was said of each, and the same as a table."""
+    if not samples:
+        return []
+    rows = [
+        [s.image.name, s.image.label, s.answer.label, f"{s.answer.probability:.1%}", f"{s.answer.milliseconds:.0f}"]
+        for s in samples
+    ]
+    header = ["picture", "true", "answer", "probability", "ms"]
+    return [picture("answers", charts.answer_sheet(samples)), table(header, rows)]
 
 
 def _slug(way: Way) -> str:

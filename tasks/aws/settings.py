@@ -29,6 +29,7 @@ class Settings(Value):
     instance_profile: str
     instance_security_group_id: str
     command_log_group: str
+    lambda_role_arn: str
 
 
 def load_settings() -> Settings:
@@ -51,6 +52,7 @@ def load_settings() -> Settings:
             instance_profile=outputs["InstanceProfileName"],
             instance_security_group_id=outputs["InstanceSecurityGroupId"],
             command_log_group=outputs["CommandLogGroup"],
+            lambda_role_arn=outputs["LambdaRoleArn"],
         )
     except KeyError as error:
         msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"

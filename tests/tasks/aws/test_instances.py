@@ -31,6 +31,7 @@ SETTINGS = Settings(
     instance_profile="profile",
     instance_security_group_id="sg-1",
     command_log_group="/aws/ssm/flows",
+    lambda_role_arn="arn",
 )
 
 

@@ -1,0 +1,40 @@
+"""Put a Lambda function in front of an endpoint: callers need its URL and a signature, and nothing of SageMaker.
+
+python -m flows.deploy_front ENDPOINT
+python -m flows.deploy_front ENDPOINT --manifest s3://…/dataset.json --front.reserved-concurrency 20
+"""
+
+from prefect import flow
+
+from flows import command_line
+from tasks.aws.settings import load_settings
+from tasks.contracts import FrontConfig, FrontResult, FrontSpec, S3Uri, StepResult
+from tasks.datasets import fetch_images, load_dataset
+from tasks.functions import deploy_function
+from tasks.reports import report_front
+
+_PICTURES_ASKED = 4
+
+
+@flow(name="deploy-front", flow_run_name="front {front.name} of {endpoint}")
+def deploy_front(
+    endpoint: str,
+    *,
+    front: FrontConfig = FrontConfig(),
+    manifest: S3Uri | None = None,
+) -> StepResult[FrontResult]:
+    """Create or update the function in front of an endpoint; a version that does not answer is taken back.
+
+    Args:
+        endpoint: The endpoint that the function asks.
+        front: The function.
+        manifest: A dataset whose test pictures the function is asked about: s3://…/dataset.json.
+    """
+    settings = load_settings()
+    pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
+    result = deploy_function(FrontSpec(endpoint_name=endpoint, config=front), settings, pictures)
+    return StepResult(result=result, sections=(report_front(result),))
+
+
+if __name__ == "__main__":
+    command_line.run(deploy_front, lambda step: step.result.url)
