@@ -1,4 +1,4 @@
-"""``python -m deployments.local_aws [--port N] [--root DIR] [-- COMMAND…]``; see command_line.py."""
+"""``python -m deployments.local_aws [--port N] [--root DIR] [-- COMMAND…]``, or ``policy``; see command_line.py."""
 
 import os
 import sys

@@ -66,7 +66,7 @@ class Account:
         self.root = root
         self.endpoint_url = ""
         self.types_without_capacity: set[str] = set()
-        self.credentials = self._create_administrator()
+        self.credentials = self.create_user(ADMINISTRATOR)
         self._session = boto3.Session(botocore_session=botocore.session.Session(session_vars=_NO_PROFILES))
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -174,6 +174,15 @@ class Account:
                 return Credentials(access_key_id, key.secret_access_key)
         return None
 
+    def create_user(self, name: str, *policy_arns: str) -> Credentials:
+        """Make a user of IAM with these policies, and return its access key."""
+        self._iam.create_user(self.region, name)
+        for arn in policy_arns:
+            self._iam.attach_user_policy(arn, name)
+        key = self._iam.create_access_key(name)
+        key.secret_access_key = secrets.token_urlsafe(30)  # moto's own come from `random`
+        return Credentials(key.access_key_id, key.secret_access_key)
+
     @property
     def _iam(self) -> IAMBackend:
         return iam_backends[self.account_id]["aws"]
@@ -181,13 +190,6 @@ class Account:
     @property
     def _sts(self) -> STSBackend:
         return sts_backends[self.account_id]["aws"]
-
-    def _create_administrator(self) -> Credentials:
-        # A user of moto's IAM, so that GetCallerIdentity names it; the secret is ours, as moto's come from `random`.
-        self._iam.create_user(self.region, ADMINISTRATOR)
-        key = self._iam.create_access_key(ADMINISTRATOR)
-        key.secret_access_key = secrets.token_urlsafe(30)
-        return Credentials(key.access_key_id, key.secret_access_key)
 
 
 def _trusts(role: Role, kind: str, principal: str) -> bool:

@@ -2,7 +2,9 @@
 
 ``python -m deployments.local_aws`` serves in the foreground until Ctrl-C and prints the exports that point a shell at
 it. ``python -m deployments.local_aws -- COMMAND…`` runs COMMAND against one of its own and ends with COMMAND's exit
-code; with ``--kept``, against the one that the first form keeps running, if there is one.
+code; with ``--kept``, against the one that the first form keeps running, if there is one. Both are for the worker, to
+whom the foundation's policy is allowed; ``--administrator`` is for who looks around. ``python -m deployments.local_aws
+policy`` prints what would have been enough.
 """
 
 import argparse
@@ -21,12 +23,14 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from deployments.local_aws.foundation import lay_foundation
+from deployments.local_aws.policy_command import print_policy
 from deployments.local_aws.server import LocalAws, running
 from deployments.local_aws.wsgi_server import PortInUseError
 
 COMMAND_NOT_FOUND = 127
 COMMAND_NOT_EXECUTABLE = 126
 ENVIRONMENT_FILE = "environment.sh"
+ADMINISTRATOR_FILE = "administrator.sh"
 DEFAULT_ROOT = Path(".local_aws")
 _CONNECT_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,10 +40,12 @@ _UNSET = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURI
 
 def main(arguments: list[str]) -> int:
     """Run the command line and return the exit code."""
+    if arguments[:1] == ["policy"]:
+        return print_policy(arguments[1:], DEFAULT_ROOT)
     options = _parse(arguments)
     try:
         if options.command:
-            kept = _find_kept(options.root or DEFAULT_ROOT) if options.kept else None
+            kept = _find_kept(options) if options.kept else None
             return _run_against(kept, options.command) if kept else _wrap(options)
         return _serve(options)
     except PortInUseError as error:
@@ -53,6 +59,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="where its files are (default: .local_aws; a temporary one with --)")
     parser.add_argument(
         "--kept", action="store_true", help="with --: use the one that is kept running, if there is one"
+    )
+    parser.add_argument(
+        "--administrator", action="store_true", help="as the account's owner, to whom everything is allowed"
     )
     parser.add_argument(
         "--no-capacity",
@@ -77,29 +86,37 @@ def _serve(options: argparse.Namespace) -> int:
     root: Path = options.root or DEFAULT_ROOT
     with _handling(lambda _number: stop.set()), running(root.resolve(), options.port) as local_aws:
         _furnish(local_aws, options)
-        _export(local_aws, root / ENVIRONMENT_FILE)
+        worker = _write_exports(local_aws.worker_environment, root / ENVIRONMENT_FILE)
+        administrator = _write_exports(local_aws.environment, root / ADMINISTRATOR_FILE)
+        sys.stdout.write(administrator if options.administrator else worker)
+        sys.stdout.flush()
         _say(f"The local AWS listens on {local_aws.endpoint_url}; Ctrl-C ends it.")
         stop.wait()
         _say("The local AWS is shutting down.")
-        (root / ENVIRONMENT_FILE).unlink(missing_ok=True)
+        for name in (ENVIRONMENT_FILE, ADMINISTRATOR_FILE):
+            (root / name).unlink(missing_ok=True)
     return 0
 
 
-def _export(local_aws: LocalAws, path: Path) -> None:
-    """Print the exports, and write them to a file that only this user can read: they hold the secret key."""
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in local_aws.environment.items())
+def _write_exports(variables: dict[str, str], path: Path) -> str:
+    """Write the exports to a file that only this user can read, for they hold the secret key, and return them."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     text = f"unset {' '.join(_UNSET)}\n{exports}"
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    return text
 
 
-def _find_kept(root: Path) -> dict[str, str] | None:
+def _find_kept(options: argparse.Namespace) -> dict[str, str] | None:
     """Return the variables of the local AWS that is kept running in a folder; None when nobody answers there."""
+    root: Path = options.root or DEFAULT_ROOT
     try:
-        lines = (root / ENVIRONMENT_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (
+            (root / (ADMINISTRATOR_FILE if options.administrator else ENVIRONMENT_FILE))
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
         exports = [shlex.split(line)[1].partition("=") for line in lines if line.startswith("export ")]
         variables = {name: value for name, _, value in exports}
         address = urlsplit(variables["AWS_ENDPOINT_URL"])
@@ -124,7 +141,8 @@ def _wrap(options: argparse.Namespace) -> int:
         directory = options.root.resolve() if options.root else Path(temporary)
         with _handling(forwarding.forward), running(directory, options.port) as local_aws:
             _furnish(local_aws, options)
-            return forwarding.run(options.command, {**os.environ, **local_aws.environment})
+            variables = local_aws.environment if options.administrator else local_aws.worker_environment
+            return forwarding.run(options.command, {**os.environ, **variables})
 
 
 def _furnish(local_aws: LocalAws, options: argparse.Namespace) -> None:

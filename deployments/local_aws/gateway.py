@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs
 
 from deployments.local_aws import security, wire
+from deployments.local_aws.access_s3 import s3_members
+from deployments.local_aws.authorization import Authorization
 from deployments.local_aws.moto_services import MotoServices, check_s3_request
+from deployments.local_aws.principals import Principal
 from deployments.local_aws.protocol import AwsError
 from deployments.local_aws.services import Catalogue, Service, not_implemented
 from deployments.local_aws.signatures import SignatureCheck
@@ -21,10 +25,18 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """The application. Whatever is not in the catalogue answers with an error, never with a pretended success."""
+    """The application. Whatever is not in the catalogue answers with an error, never with a pretended success.
 
-    def __init__(self, signatures: SignatureCheck, catalogue: Catalogue) -> None:
-        self._signatures = signatures
+    Args:
+        signatures: Finds out who calls.
+        catalogue: What there is to call.
+        authorization: Decides whether the caller may; without one, whoever has a key may do everything.
+    """
+
+    def __init__(
+        self, signatures: SignatureCheck, catalogue: Catalogue, authorization: Authorization | None = None
+    ) -> None:
+        self._signatures, self._authorization = signatures, authorization
         self._services = catalogue.services
         self._moto = MotoServices()
 
@@ -41,26 +53,53 @@ class Gateway:
             return Response(403, [("Content-Type", "text/plain; charset=utf-8")], [f"{reason}\n".encode()])
         service = ""
         try:
-            service = self._signatures.verify(environ)
-            return self._dispatch(environ, service)
+            signer = self._signatures.identify(environ)
+            service = signer.service
+            caller = self._authorization.find(signer.access_key_id) if self._authorization else None
+            return self._dispatch(environ, service, caller if caller and not caller.is_administrator else None)
         except AwsError as error:
             return wire.refusal(error, wire.error_protocol(environ, service or _scope_service(environ)))
 
-    def _dispatch(self, environ: dict[str, Any], signing_name: str) -> Response:
+    def _dispatch(self, environ: dict[str, Any], signing_name: str, restricted: Principal | None) -> Response:
+        """Have the request answered; ``restricted`` is a caller to whom not everything is allowed."""
         services = self._services.get(signing_name)
         if services is None:
             operation = _asked_operation(environ)
             raise not_implemented(signing_name, operation)
         if signing_name == "s3":
             check_s3_request(environ)
-        if not any(service.needs_routing for service in services):
+            if restricted:
+                self._authorize_s3(environ, restricted)
+            return self._moto.call(str(services[0].moto), environ)
+        if not restricted and not any(service.needs_routing for service in services):
             return self._moto.call(str(services[0].moto), environ)
         body = _read_body(environ, max(service.max_body_bytes or MAX_BODY_BYTES for service in services))
         for service in services:
             call = wire.route(environ, body, service.name)
             if call is not None:
+                if restricted:
+                    self._authorize(service, call, environ, restricted)
                 return self._perform(service, call, environ)
         raise not_implemented(signing_name, _asked_operation(environ))
+
+    def _authorize(self, service: Service, call: wire.Call, environ: dict[str, Any], caller: Principal) -> None:
+        if self._authorization is not None:
+            self._authorization.check(caller, service.name, call.name, wire.parse(call), call.protocol)
+            security.fix_operation(environ, call.name, call.protocol)
+
+    def _authorize_s3(self, environ: dict[str, Any], caller: Principal) -> None:
+        body = environ["wsgi.input"]
+        call = wire.route(environ, b"", "s3")
+        environ["wsgi.input"] = body
+        if call is None or self._authorization is None:
+            service = "s3"
+            raise not_implemented(service, _asked_operation(environ))
+        members = s3_members(environ, call.uri_members)
+        if call.name == "DeleteObjects":  # the only one whose objects are named in its body
+            whole = replace(call, body=_read_body(environ, MAX_BODY_BYTES))
+            body.seek(0)
+            members |= wire.parse(whole)
+        self._authorization.check(caller, "s3", call.name, members, call.protocol)
 
     def _perform(self, service: Service, call: wire.Call, environ: dict[str, Any]) -> Response:
         guard = service.guards.get(call.name)

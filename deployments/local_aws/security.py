@@ -1,11 +1,14 @@
-"""What a browser may not do: no page, whatever site it came from, may reach the local AWS.
+"""What a browser may not do, and what a request may not mean: two things at once.
 
-A server on loopback is open to every page the user visits: by a cross-site request, or by a name that was made to
-resolve to 127.0.0.1. The signature alone would stop both; these checks stop them before any of our code reads on.
+No page, whatever site it came from, may reach the local AWS. A server on loopback is open to every page the user
+visits: by a cross-site request, or by a name that was made to resolve to 127.0.0.1. The signature alone would stop
+both; these checks stop them before any of our code reads on.
 """
 
 from typing import Any
 from urllib.parse import urlsplit
+
+from deployments.local_aws.protocol import AwsError
 
 _OWN_NAMES = ("127.0.0.1", "localhost")
 _ALLOWED_FETCH_SITES = ("none", "same-origin")  # a presigned URL opened by hand, or a link on such a page
@@ -23,6 +26,23 @@ def refusal(environ: dict[str, Any]) -> str | None:
     if referer is not None and not _is_own(urlsplit(referer).netloc, environ["SERVER_PORT"]):
         return "The local AWS takes no requests from other sites: the Referer is not its own"
     return None
+
+
+def fix_operation(environ: dict[str, Any], operation: str, protocol: str) -> None:
+    """Let the request mean to moto the operation that was allowed, and no other.
+
+    moto looks for operation and members in the query first, then in the form, then in what the body would be as a
+    form though it is JSON, then in the headers. A caller could name one operation to be allowed and another to be done.
+
+    Raises:
+        AwsError: MalformedQueryString: the request is written in two places.
+    """
+    if environ["REQUEST_METHOD"] == "POST" and environ.get("QUERY_STRING") and not protocol.startswith("rest"):
+        code, message = "MalformedQueryString", "A request with a body has no query string"
+        raise AwsError(code, message)
+    if protocol == "json":
+        environ["QUERY_STRING"] = f"Action={operation}"
+        environ["REQUEST_URI"] = f"{environ['REQUEST_URI'].partition('?')[0]}?{environ['QUERY_STRING']}"
 
 
 def _is_own(host: str, port: str) -> bool:

@@ -6,14 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from moto.core.base_backend import BackendDict
 
-from deployments.local_aws.account import Account
+from deployments.local_aws.account import Account, Credentials
+from deployments.local_aws.authorization import Authorization
+from deployments.local_aws.directory import AccountDirectory
 from deployments.local_aws.gateway import Gateway
+from deployments.local_aws.principals import Principals
 from deployments.local_aws.services import Catalogue, standard_catalogue
 from deployments.local_aws.signatures import SignatureCheck
+from deployments.local_aws.usage import RECORD_FILE, UseRecord
+from deployments.local_aws.worker import create_worker
 from deployments.local_aws.wsgi_server import HOST, listening
 
 POLL_SECONDS = "0.5"  # jobs here change state in seconds
@@ -23,9 +29,10 @@ _one_at_a_time = threading.Lock()  # moto keeps its state in module globals
 
 @dataclass(frozen=True)
 class LocalAws:
-    """A running local AWS."""
+    """A running local AWS; its record says who used what."""
 
     account: Account
+    record: UseRecord
 
     @property
     def endpoint_url(self) -> str:
@@ -35,9 +42,17 @@ class LocalAws:
     @property
     def environment(self) -> dict[str, str]:
         """The variables with which every AWS client finds it, as its administrator, and finds nothing else."""
+        return self._environment_of(self.account.credentials)
+
+    @cached_property
+    def worker_environment(self) -> dict[str, str]:
+        """The same as the worker, to whom the foundation's policies are allowed and nothing else."""
+        return self._environment_of(create_worker(self.account))
+
+    def _environment_of(self, credentials: Credentials) -> dict[str, str]:
         no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY"), HOST)))
         return {
-            **self.account.environment(self.account.credentials),
+            **self.account.environment(credentials),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -67,10 +82,12 @@ def running(
         root.mkdir(parents=True, exist_ok=True)
         account = Account(root)
         services = catalogue(account)
-        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services)
+        record = UseRecord(root / RECORD_FILE)
+        authorization = Authorization(Principals(account.account_id), AccountDirectory(account), record)
+        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services, authorization)
         with listening(gateway, port) as account.endpoint_url:
             try:
-                yield LocalAws(account)
+                yield LocalAws(account, record)
             finally:
                 services.stop()  # while the server still takes the last words of what is stopped
     finally:

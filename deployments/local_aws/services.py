@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.local_aws.account import Account
+from deployments.local_aws.auto_scaling import AutoScaling
 from deployments.local_aws.cloudformation import check_template_request
+from deployments.local_aws.cloudwatch import PRETENDED as CLOUDWATCH_PRETENDED
+from deployments.local_aws.cloudwatch import CloudWatch
 from deployments.local_aws.deep_learning_amis import publish_deep_learning_amis
+from deployments.local_aws.functions import MAX_REQUEST_BYTES, Functions
 from deployments.local_aws.instances import INSTANCE_STATE_OPERATIONS, Instances
 from deployments.local_aws.protocol import AwsError, Operation
 from deployments.local_aws.run_command import PARAMETER_OPERATIONS, RunCommand
@@ -48,9 +52,12 @@ class Catalogue:
 
 def standard_catalogue(account: Account) -> Catalogue:
     """Return the services of the local AWS, with executors for the account."""
-    sagemaker = SageMaker(account)
+    cloudwatch = CloudWatch(account)
+    sagemaker = SageMaker(account, cloudwatch)
+    scaling = AutoScaling(account, sagemaker.endpoints, cloudwatch)
     instances = Instances(account)
     commands = RunCommand(account, instances)
+    functions = Functions(account)
     publish_deep_learning_amis(account)
     services = {
         "sagemaker": (
@@ -59,11 +66,22 @@ def standard_catalogue(account: Account) -> Catalogue:
         ),
         "ec2": (Service("ec2", instances.operations(), "ec2", INSTANCE_STATE_OPERATIONS),),
         "ssm": (Service("ssm", commands.operations(), "ssm", PARAMETER_OPERATIONS),),
+        "lambda": (Service("lambda", functions.operations(), max_body_bytes=MAX_REQUEST_BYTES),),
         **state_services(account),
+        "application-autoscaling": (Service("application-autoscaling", scaling.operations()),),
+        "monitoring": (
+            Service(
+                "cloudwatch",
+                cloudwatch.operations(),
+                "cloudwatch",
+                guards=_refused("cloudwatch", CLOUDWATCH_PRETENDED),
+            ),
+        ),
     }
+    cloudwatch.start()
 
     def stop() -> None:
-        for executor in (sagemaker, instances, commands):
+        for executor in (functions, cloudwatch, sagemaker, instances, commands):
             executor.stop()
 
     return Catalogue(services, stop)
@@ -121,6 +139,9 @@ class AssumeRole:
 
     def __call__(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return temporary credentials of a role that trusts this account."""
+        if request.get("Policy") or request.get("PolicyArns"):
+            service, operation = "sts", "AssumeRole with session policies"  # never dropped: they narrow
+            raise not_implemented(service, operation)
         role_arn, session = request["RoleArn"], request["RoleSessionName"]
         if not self._account.trusts_own_users(role_arn):
             code = "AccessDenied"

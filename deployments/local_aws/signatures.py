@@ -128,6 +128,14 @@ class _Claim:
     expires_seconds: int | None  # of a presigned URL
 
 
+@dataclass(frozen=True)
+class Signer:
+    """Who signed a request, and the service it was signed for, in its signing name."""
+
+    access_key_id: str
+    service: str
+
+
 class SignatureCheck:
     """Finds out who signed a request and for which service.
 
@@ -150,6 +158,14 @@ class SignatureCheck:
         Raises:
             AwsError: The request is not signed, or not rightly, or too long ago, or by nobody known.
         """
+        return self.identify(environ).service
+
+    def identify(self, environ: dict[str, Any]) -> Signer:
+        """Return who signed the request, and for which service.
+
+        Raises:
+            AwsError: As verify does.
+        """
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
         if "AWSAccessKeyId" in query and "Signature" in query:
             return self._verify_version_2(environ, query)
@@ -161,7 +177,7 @@ class SignatureCheck:
         expected = _signature(environ, claim, credentials, _body_hash(environ, claim))
         if not hmac.compare_digest(expected, claim.signature):
             raise _refuse(_UNEQUAL, claim.service)
-        return claim.service
+        return Signer(claim.access_key_id, claim.service)
 
     def _credentials_of(self, access_key_id: str, token: str | None, service: str) -> Credentials:
         credentials = self._find_credentials(access_key_id)
@@ -198,7 +214,7 @@ class SignatureCheck:
             detail = f"the region '{claim.region}' is wrong; expecting '{self._region}'"
             raise _refuse(_MALFORMED if claim.service == "s3" else _UNEQUAL, claim.service, detail)
 
-    def _verify_version_2(self, environ: dict[str, Any], query: dict[str, str]) -> str:
+    def _verify_version_2(self, environ: dict[str, Any], query: dict[str, str]) -> Signer:
         # What boto3's generate_presigned_url makes unless told signature_version="s3v4".
         token = query.get("x-amz-security-token") or environ.get("HTTP_X_AMZ_SECURITY_TOKEN")
         credentials = self._credentials_of(query["AWSAccessKeyId"], token, "s3")
@@ -207,7 +223,7 @@ class SignatureCheck:
             raise _refuse(_EXPIRED_URL, "s3")
         if not hmac.compare_digest(_version_2_signature(environ, credentials, query), query["Signature"]):
             raise _refuse(_UNEQUAL, "s3")
-        return "s3"
+        return Signer(query["AWSAccessKeyId"], "s3")
 
 
 def _refuse(refusal: _Refusal, service: str, detail: str = "") -> AwsError:

@@ -152,7 +152,7 @@ class TrainingRun:
 
     def _train(self, bases: Sequence[Path]) -> str:
         self._on_phase("Training")
-        logs = self._account.client("logs")
+        logs = self._account.client("logs", self._request["RoleArn"])  # as on AWS: the role must allow it
         started = int(time.time())
         streams = [LogStream(logs, LOG_GROUP, f"{self.name}/{host}-{started}") for host in self._hosts]
         try:

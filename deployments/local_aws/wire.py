@@ -132,22 +132,24 @@ def answer(call: Call, result: dict[str, Any]) -> Response:
     serializer_class = get_serializer_class(str(call.model.service_model.service_name), call.protocol)
     serialized = serializer_class(call.model).serialize(result)
     headers = dict(serialized["headers"])
-    content_type = _modelled_content_type(call.model, result)
+    content_type = _modelled(call.model, result, "header", "Content-Type")
     if content_type is not None:
         headers["Content-Type"] = content_type  # moto's serializer puts its protocol's own over the modelled one
     body = serialized["body"]
     return Response(
-        serialized["status_code"],
+        # Lambda's Invoke says in a member which of its statuses it answers with.
+        int(_modelled(call.model, result, "statusCode") or serialized["status_code"]),
         [*headers.items(), ("x-amzn-RequestId", str(uuid.uuid4()))],
         [body.encode() if isinstance(body, str) else bytes(body)],
     )
 
 
-def _modelled_content_type(model: OperationModel, result: dict[str, Any]) -> str | None:
+def _modelled(model: OperationModel, result: dict[str, Any], location: str, header: str | None = None) -> Any:
+    """Return the member of a result that the model puts in that place, or None."""
     for name, member in (model.output_shape.members if model.output_shape else {}).items():
-        if member.serialization.get("location") == "header" and member.serialization.get("name") == "Content-Type":
-            content_type: str | None = result.get(name)
-            return content_type
+        place = member.serialization
+        if place.get("location") == location and (header is None or place.get("name") == header):
+            return result.get(name)
     return None
 
 

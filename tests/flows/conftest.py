@@ -23,13 +23,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 @pytest.fixture(scope="session")
 def run_flow(local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> RunFlow:
-    """Run `python -m flows.NAME ARGUMENTS…` in a folder of its own; `environment` changes variables, None removes."""
+    """Run `python -m flows.NAME ARGUMENTS…` as the worker; `environment` changes variables, None removes."""
     folder = tmp_path_factory.mktemp("flows")
 
     def run(
         name: str, *arguments: str, environment: dict[str, str | None] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, **local_aws.environment, **prefect_server, **(environment or {})}
+        variables = {**os.environ, **local_aws.worker_environment, **prefect_server, **(environment or {})}
         return subprocess.run(
             [sys.executable, "-m", f"flows.{name}", *arguments],
             cwd=folder,
@@ -37,7 +37,7 @@ def run_flow(local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: p
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
 
     return run

@@ -66,7 +66,7 @@ def test_ctrl_c_ends_the_instance(
     flow = subprocess.Popen(
         [sys.executable, "-m", "flows.train_on_ec2", manifest, "--hyperparameters.seed", "6"],
         cwd=tmp_path_factory.mktemp("flow"),
-        env={**os.environ, **local_aws.environment, **prefect_server},
+        env={**os.environ, **local_aws.worker_environment, **prefect_server},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,6 +12,7 @@ import boto3
 import httpx
 import pytest
 
+from deployments.local_aws.usage import unused_actions
 from tasks.aws.settings import load_settings
 from tasks.contracts import RunReport
 from tasks.datasets import load_dataset, load_manifest
@@ -254,3 +255,65 @@ def test_teardown_says_what_would_go_then_takes_it_and_leaves_what_is_not_ours(
     assert names == ["flows-but-not-ours"]
     sagemaker.delete_endpoint(EndpointName="flows-but-not-ours")
     assert load_settings().bucket
+
+
+# What the policies grant beyond what this file uses, and why.
+_SENT_BY_SAGEMAKER = {
+    "cloudwatch:PutMetricData",
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
+    "logs:DescribeLogStreams",
+    "s3:GetBucketLocation",
+}
+_WHEN_AN_UPLOAD_BREAKS = {"s3:AbortMultipartUpload"}
+NOT_USED_HERE = {
+    "WorkerPolicy": {
+        # When a run is cancelled, or fails.
+        *("sagemaker:StopHyperParameterTuningJob", "sagemaker:StopTrainingJob", "ssm:CancelCommand"),
+        # When an endpoint is there already.
+        "sagemaker:UpdateEndpoint",
+        # Once in an account's life.
+        "iam:CreateServiceLinkedRole",
+    },
+    "TrainingRole": _SENT_BY_SAGEMAKER | _WHEN_AN_UPLOAD_BREAKS,
+    # The local AWS writes the logs of endpoints itself, and finds a model without listing.
+    "EndpointRole": _SENT_BY_SAGEMAKER
+    | {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"},
+    # Sent by the SSM agent, which here is a part of the local AWS.
+    "InstanceRole": _WHEN_AN_UPLOAD_BREAKS
+    | {
+        *("ec2messages:AcknowledgeMessage", "ec2messages:DeleteMessage", "ec2messages:FailMessage"),
+        *("ec2messages:GetEndpoint", "ec2messages:GetMessages", "ec2messages:SendReply"),
+        *("logs:DescribeLogGroups", "logs:DescribeLogStreams", "s3:GetBucketLocation", "s3:PutObjectAcl"),
+        *("ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:OpenControlChannel"),
+    },
+}
+
+
+@pytest.mark.usefixtures("facts", "endpoint")
+@pytest.mark.parametrize("name", sorted(NOT_USED_HERE))
+def test_a_policy_grants_nothing_that_no_flow_uses(local_aws: Any, name: str) -> None:
+    """All flows above ran as the worker, and their jobs as their roles: who used what is recorded."""
+    principal = "user/flows-worker" if name == "WorkerPolicy" else f"-{name}-"
+    unused = {
+        action
+        for document in policies_of(name)
+        for action in unused_actions(document, local_aws.record.uses, principal)
+    }
+    assert unused <= NOT_USED_HERE[name]
+
+
+def policies_of(name: str) -> list[dict[str, Any]]:
+    """The documents of a policy or role of the foundation, by its name in the template."""
+    iam = boto3.client("iam")
+    stack = boto3.client("cloudformation").describe_stack_resources(StackName="sagemaker-flows")
+    physical = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in stack["StackResources"]}[name]
+    if name.endswith("Policy"):
+        version = iam.get_policy(PolicyArn=physical)["Policy"]["DefaultVersionId"]
+        found: Any = iam.get_policy_version(PolicyArn=physical, VersionId=version)["PolicyVersion"]["Document"]
+        return [found]
+    names = iam.list_role_policies(RoleName=physical)["PolicyNames"]
+    inline: list[Any] = [iam.get_role_policy(RoleName=physical, PolicyName=one)["PolicyDocument"] for one in names]
+    return inline

@@ -55,8 +55,21 @@ def started(*arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Pop
 
 def test_a_command_runs_against_a_local_aws_of_its_own() -> None:
     script = "import boto3; print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
-    finished = run("--", sys.executable, "-c", script, environment=USERS_OWN)
+    finished = run("--administrator", "--", sys.executable, "-c", script, environment=USERS_OWN)
     assert (finished.returncode, finished.stdout) == (0, "sagemaker-flows-123456789012-us-east-1\n"), finished.stderr
+
+
+def test_a_command_is_the_worker_unless_it_asks_to_be_the_administrator() -> None:
+    script = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'].rpartition('/')[2])"
+    assert run("--", sys.executable, "-c", script).stdout == "flows-worker\n"
+    assert run("--administrator", "--", sys.executable, "-c", script).stdout == "administrator\n"
+
+
+def test_the_policy_of_a_run_is_printed_from_its_record(tmp_path: Path) -> None:
+    script = "import boto3; boto3.client('cloudformation').describe_stacks(StackName='sagemaker-flows')"
+    assert run("--root", str(tmp_path), "--", sys.executable, "-c", script).returncode == 0
+    printed = run("policy", "--root", str(tmp_path))
+    assert '"cloudformation:DescribeStacks"' in printed.stdout, printed.stderr
 
 
 def test_the_command_sees_nothing_of_the_users_own_account() -> None:
@@ -129,11 +142,14 @@ def test_serving_prints_exports_that_point_a_shell_at_it(tmp_path: Path) -> None
         )
         assert answer.stdout == "123456789012\n", answer.stderr
         written = exports.read_text()
+        others = tmp_path / ".local_aws" / "administrator.sh"
+        assert (others.stat().st_mode & 0o777, others.read_text() != written) == (0o600, True)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=STARTUP_SECONDS)
     assert output == written
     assert process.returncode == 0
     assert not exports.exists()
+    assert not others.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -168,7 +184,7 @@ def test_a_kept_one_is_used_again_and_a_new_one_started_when_it_is_gone(tmp_path
             f"import boto3; s3 = boto3.client('s3'); s3.create_bucket(Bucket='{name}'); "
             "print(*(bucket['Name'] for bucket in s3.list_buckets()['Buckets']))"
         )
-        return run("--kept", "--", sys.executable, "-c", script, environment=USERS_OWN, cwd=tmp_path)
+        return run("--kept", "--administrator", "--", sys.executable, "-c", script, environment=USERS_OWN, cwd=tmp_path)
 
     with started(cwd=tmp_path) as server:
         assert server.stdout

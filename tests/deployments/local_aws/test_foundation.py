@@ -67,6 +67,8 @@ def test_the_outputs_are_what_the_flows_read(outputs: dict[str, str]) -> None:
         "InstanceProfileName",
         "InstanceSecurityGroupId",
         "CommandLogGroup",
+        "LambdaRoleArn",
+        "FrontPolicyArn",
     }
 
 

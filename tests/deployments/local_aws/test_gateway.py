@@ -255,7 +255,7 @@ def test_the_runtime_names_its_validation_error_its_own_way(runtime: Any) -> Non
     [
         ("sqs", "list_queues", "sqs:ListQueues"),
         ("ec2", "reboot_instances", "ec2:RebootInstances"),
-        ("lambda", "list_functions", "lambda:GET /2015-03-31/functions"),
+        ("lambda", "list_layers", "lambda:ListLayers"),
         ("sns", "list_topics", "sns:ListTopics"),
         ("route53", "list_hosted_zones", "route53:GET /2013-04-01/hostedzone"),
         ("cloudwatch", "put_dashboard", "NotImplemented|InvalidParameter"),

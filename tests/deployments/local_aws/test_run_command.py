@@ -187,9 +187,10 @@ def test_long_output_arrives_whole_in_s3_and_in_the_logs_though_the_api_cuts_it(
 
 
 def test_bytes_and_unfinished_lines_arrive_as_they_were_written(node: Node) -> None:
-    command_id = node.send(r"printf '1%%\r2%%\rdone\n\377\nno newline'", OutputS3BucketName=node.cloud.bucket)
+    place = {"OutputS3BucketName": node.cloud.bucket, "OutputS3KeyPrefix": "commands"}
+    command_id = node.send(r"printf '1%%\r2%%\rdone\n\377\nno newline'", **place)
     node.end(command_id)
-    key = f"{command_id}/{node.id}/awsrunShellScript/0.awsrunShellScript"
+    key = f"commands/{command_id}/{node.id}/awsrunShellScript/0.awsrunShellScript"
     body = node.cloud.s3.get_object(Bucket=node.cloud.bucket, Key=f"{key}/stdout")["Body"].read()
     assert body == b"1%\r2%\rdone\n\xff\nno newline"
     # What has nothing in it is not uploaded.
@@ -197,11 +198,16 @@ def test_bytes_and_unfinished_lines_arrive_as_they_were_written(node: Node) -> N
 
 
 def test_lines_are_in_the_logs_while_the_command_runs_and_in_the_answer_only_afterwards(node: Node) -> None:
+    iam, profile = boto3.client("iam"), node.cloud.outputs["InstanceProfileName"]
+    role = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"][0]["RoleName"]
+    group = f"/aws/ssm/{DOCUMENT}"  # where lines go when no group is named; the foundation's is another
+    allowed = {"Effect": "Allow", "Action": "logs:*", "Resource": f"arn:aws:logs:*:*:log-group:{group}:*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": allowed})
+    iam.put_role_policy(RoleName=role, PolicyName="default-group", PolicyDocument=policy)
     config = {"CloudWatchOutputEnabled": True}
     command_id = node.send(
         "echo begun\nwhile [ ! -e go ]; do sleep 0.05; done\necho over", CloudWatchOutputConfig=config
     )
-    group = f"/aws/ssm/{DOCUMENT}"
     groups = node.cloud.logs.describe_log_groups
     node.cloud.until(lambda: groups(logGroupNamePrefix=group)["logGroups"], bool, 10)
     node.cloud.until(lambda: node.log(group, command_id, "stdout"), lambda text: text == "begun", 10)
@@ -210,6 +216,7 @@ def test_lines_are_in_the_logs_while_the_command_runs_and_in_the_answer_only_aft
     (node.folder / "root" / "go").touch()
     assert node.end(command_id)["StandardOutputContent"] == "begun\nover\n"
     assert node.log(group, command_id, "stdout") == "begun\nover"
+    iam.delete_role_policy(RoleName=role, PolicyName="default-group")
 
 
 def test_a_bucket_that_is_not_there_does_not_change_how_a_command_ended(node: Node) -> None:
