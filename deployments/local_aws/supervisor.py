@@ -39,7 +39,8 @@ class _Supervisor:
         code = self._command.wait()
         code = code if code >= 0 else _SIGNALLED - code
         if tell is not None:
-            os.write(tell, str(code).encode())
+            with contextlib.suppress(BrokenPipeError):  # nobody is left to be told: the orphans are being killed
+                os.write(tell, str(code).encode())
             _outlive_orphans()
         self._kill_all()
         return code

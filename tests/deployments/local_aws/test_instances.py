@@ -226,8 +226,9 @@ image = boto3.client("ssm").get_parameter(Name="{UBUNTU}")["Parameter"]["Value"]
 ec2 = boto3.client("ec2", config=botocore.config.Config(retries={{"total_max_attempts": 1}}))
 ec2.run_instances(ImageId=image, InstanceType="g5.xlarge", MinCount=1, MaxCount=1)
 """
-    command = [sys.executable, "-m", "deployments.local_aws", "--no-capacity", "g5.xlarge", "--", sys.executable]
-    finished = subprocess.run([*command, "-c", script], check=False, capture_output=True, text=True, timeout=60)
+    local_aws = [sys.executable, "-m", "deployments.local_aws", "--administrator", "--no-capacity", "g5.xlarge"]
+    command = [*local_aws, "--", sys.executable, "-c", script]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert "InsufficientInstanceCapacity" in finished.stderr
 
 
@@ -403,8 +404,8 @@ boto3.client("ec2").run_instances(
 )
 time.sleep(600)
 """
-    command = [sys.executable, "-m", "deployments.local_aws", "--root", str(tmp_path), "--", sys.executable, "-c"]
-    local_aws = subprocess.Popen([*command, script], start_new_session=True)
+    command = [sys.executable, "-m", "deployments.local_aws", "--administrator", "--root", str(tmp_path), "--"]
+    local_aws = subprocess.Popen([*command, sys.executable, "-c", script], start_new_session=True)
     try:
         pids = left_behind(tmp_path)
         local_aws.kill()
