@@ -35,12 +35,12 @@ def test_a_class_folder_without_images(run_flow: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     for label in ("cat", "dog"):
-        (tmp_path / "pets" / label).mkdir(parents=True)
+        (tmp_path / "shelter" / label).mkdir(parents=True)
     for i in range(12):
-        Image.new("L", (8, 8), color=i).save(tmp_path / "pets" / "cat" / f"{i}.png")
-    words = last_words(run_flow("upload_dataset", "--dataset.source", str(tmp_path / "pets")))
+        Image.new("L", (8, 8), color=i).save(tmp_path / "shelter" / "cat" / f"{i}.png")
+    words = last_words(run_flow("upload_dataset", "--dataset.source", str(tmp_path / "shelter")))
     assert "dog" in words
-    listed = boto3.client("s3").list_objects_v2(Bucket=load_settings().bucket, Prefix="datasets/pets")
+    listed = boto3.client("s3").list_objects_v2(Bucket=load_settings().bucket, Prefix="datasets/shelter")
     assert "Contents" not in listed
 
 
@@ -96,7 +96,8 @@ def test_an_endpoint_whose_model_cannot_load_is_deleted_and_its_words_are_kept(r
     said = result.stderr[result.stderr.rindex("The endpoint flows-endpoint-") :]
     assert "the weights are corrupt" in said
     sagemaker = boto3.client("sagemaker")
-    left = [sagemaker.list_endpoints()["Endpoints"], sagemaker.list_models(NameContains="flows-")["Models"]]
+    endpoints = sagemaker.list_endpoints(NameContains="flows-")["Endpoints"]
+    left = [endpoints, sagemaker.list_models(NameContains="flows-")["Models"]]
     assert json.dumps(left, default=str) == "[[], []]"
 
 

@@ -21,6 +21,8 @@ from tasks.instances import (
     start_command,
 )
 
+pytestmark = pytest.mark.slow
+
 GOOD = """
 import os, pathlib, sys
 assert os.environ["SM_MODEL_DIR"] == "TrainedModels"

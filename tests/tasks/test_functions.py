@@ -16,6 +16,8 @@ from tasks.aws.settings import Settings
 from tasks.contracts import FrontConfig, FrontResult, FrontSpec
 from tasks.functions import delete_function, deploy_function
 
+pytestmark = pytest.mark.slow
+
 # An ASGI application that answers as a model server of this project does.
 SERVED = """
 import json

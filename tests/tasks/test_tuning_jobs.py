@@ -12,6 +12,8 @@ from tasks.aws.settings import Settings
 from tasks.contracts import FloatRange, SearchSpace, TrainingSpec, TuningConfig, TuningResult, TuningSpec
 from tasks.tuning_jobs import await_tuning_job, start_tuning_job
 
+pytestmark = pytest.mark.slow
+
 SEARCH = SearchSpace(learning_rate=FloatRange(low=0.001, high=0.1, scale="log"), batch_size=(32, 64))
 # The best learning rate is 0.01; the last line is that of the weights kept.
 GOOD = """

@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 
 from deployments.local_aws.clock import Clock
 
+pytestmark = pytest.mark.slow
+
 BAD_MODEL = """
 import served_well
 

@@ -28,6 +28,8 @@ from botocore.exceptions import ClientError
 from deployments.local_aws.function_invocations import Invocations
 from deployments.local_aws.function_pool import EnvironmentPool
 
+pytestmark = pytest.mark.slow
+
 ONCE = Config(retries={"total_max_attempts": 1})  # throttling is what clients repeat
 ECHO = """
 import json, logging, os, sys, time

@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 from deployments.local_aws.instance import Instance
 from deployments.local_aws.instance_shell import remove_abandoned
 
+pytestmark = pytest.mark.slow
+
 UBUNTU = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"
 AMAZON_LINUX = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.11-amazon-linux-2023/latest/ami-id"
 ENDED = ("terminated", "stopped")

@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 from deployments.local_aws.instance import Instance
 from deployments.local_aws.run_command import RunCommand
 
+pytestmark = pytest.mark.slow
+
 UBUNTU = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id"
 WAITING = ("Pending", "InProgress", "Delayed", "Cancelling")
 DOCUMENT = "AWS-RunShellScript"

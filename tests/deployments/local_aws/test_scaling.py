@@ -16,6 +16,8 @@ from botocore.exceptions import ClientError
 from deployments.local_aws.clock import Clock
 from deployments.local_aws.schedules import Schedule
 
+pytestmark = pytest.mark.slow
+
 SCALING: dict[str, Any] = {
     "ServiceNamespace": "sagemaker",
     "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",

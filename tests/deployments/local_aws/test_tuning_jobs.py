@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError
 
 from deployments.local_aws.tuning_jobs import TuningJobs
 
+pytestmark = pytest.mark.slow
+
 PARABOLA = """
 import json, os, time
 hps = json.loads(os.environ["SM_HPS"])
