@@ -22,6 +22,7 @@ from tasks.datasets import load_dataset
 from tasks.instances import (
     await_command,
     ended_afterwards,
+    ended_if_abandoned,
     find_finished_training,
     find_machine_image,
     launch_instance,
@@ -78,10 +79,11 @@ def _train(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
 
 
 def _train_once(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
-    launch = launch_instance(spec, settings)
-    with ended_afterwards(launch):
-        command_id = start_command(launch, spec, settings)
-        return await_command(launch, command_id, spec, settings)
+    with ended_if_abandoned(spec):
+        launch = launch_instance(spec, settings)
+        with ended_afterwards(launch):
+            command_id = start_command(launch, spec, settings)
+            return await_command(launch, command_id, spec, settings)
 
 
 if __name__ == "__main__":

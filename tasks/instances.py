@@ -101,6 +101,18 @@ def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settin
 
 
 @contextmanager
+def ended_if_abandoned(spec: Ec2TrainingSpec) -> Iterator[None]:
+    """End the instance when nobody waits any more, also in the moment between its launch and our knowing of it."""
+    try:
+        yield
+    except ABANDONED:
+        launch = instances.find_running(spec, current_owner(timedelta()))
+        if launch and launch.ours:
+            _end(launch, "nobody waits for it")
+        raise
+
+
+@contextmanager
 def ended_afterwards(launch: Launch) -> Iterator[None]:
     """End the instance when the block is left, whatever happens in it.
 

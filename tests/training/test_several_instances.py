@@ -402,13 +402,13 @@ def test_hosts_that_should_have_the_same_pictures_and_have_not_are_refused(
     training = start([some_colours, other], SM_INPUT_DATA_CONFIG=replicated).start(*COMMON)
     training.end()
     assert "the instances have different train pictures" in training.stderr()[0]
-    assert {process.returncode for process in training.processes} == {1}
+    assert 0 not in {process.returncode for process in training.processes}
 
 
 def test_different_hyperparameters_are_refused(some_colours: Path, start: Any) -> None:
     training = start(some_colours).start(*COMMON, only=0).start(*COMMON, "--seed", 1, only=1)
     training.end()
-    assert {process.returncode for process in training.processes} == {1}
+    assert 0 not in {process.returncode for process in training.processes}
     assert "trains with another seed than the others" in training.stderr()[0]
 
 
