@@ -3,10 +3,10 @@
 A path names a member and all that is below it; lists are passed through. No path is the beginning of another.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deployments.local_aws.protocol import AwsError
+from deployments.local_aws.refusals import Supported
 
 _PAGES = (
     "CreationTimeAfter",
@@ -190,26 +190,5 @@ def refuse_unsupported(operation: str, request: Mapping[str, Any], code: str = "
     Raises:
         AwsError: Of the code; it names what is not implemented.
     """
-    done = {*HONOURED.get(operation, ()), *RECORDED.get(operation, ())}
-    only = ONLY.get(operation, {})
-    for path, value in _members(request, "", done | only.keys()):
-        if path in only and value not in only[path]:
-            message = f"The local AWS does not implement {path}={value} of {operation}, only "
-            raise AwsError(code, message + " or ".join(str(item) for item in only[path]))
-        if path not in only and path not in done:
-            message = f"The local AWS does not implement {path} of {operation}: leave it out"
-            raise AwsError(code, message)
-
-
-def _members(value: Any, path: str, known: set[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the known paths in a value with what is there, and the first of each that leads to none."""
-    if path in known:
-        yield path, value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _members(item, path, known)
-    elif isinstance(value, Mapping) and any(longer.startswith(f"{path}.") or not path for longer in known):
-        for name, member in value.items():
-            yield from _members(member, f"{path}.{name}".lstrip("."), known)
-    else:
-        yield path, value
+    supported = Supported(HONOURED.get(operation, ()), RECORDED.get(operation, ()), ONLY.get(operation, {}))
+    supported.check(operation, request, code)
