@@ -192,8 +192,8 @@ class AutoScaling:
 
         https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
         """
-        before = {variant["VariantName"]: variant["InstanceType"] for variant in old}
-        after = {variant["VariantName"]: variant["InstanceType"] for variant in new}
+        before = {variant["VariantName"]: variant.get("InstanceType") for variant in old}
+        after = {variant["VariantName"]: variant.get("InstanceType") for variant in new}
         for target in list(self._state.targets.values()):  # without the lock: an endpoint's is held
             if target.endpoint == endpoint and before.get(target.variant) != after.get(target.variant):
                 message = (
@@ -217,9 +217,12 @@ class AutoScaling:
     def _check_variant(self, resource_id: str) -> None:
         endpoint, variant = endpoint_and_variant(resource_id)
         described = self._endpoints.describe({"EndpointName": endpoint})
-        variants = [one["VariantName"] for one in described.get("ProductionVariants", [])]
+        variants = {one["VariantName"]: one for one in described.get("ProductionVariants", [])}
         if variant not in variants or described["EndpointStatus"] == "Deleting":
             message = f"No production variant {variant} that is in service was found on endpoint {endpoint}"
+            raise invalid(message)
+        if "DesiredInstanceCount" not in variants[variant]:
+            message = f"The variant {variant} of endpoint {endpoint} is serverless: it has no {DIMENSION}"
             raise invalid(message)
 
     def _target(self, request: dict[str, Any]) -> ScalableTarget:

@@ -7,6 +7,8 @@ from typing import Any
 from deployments.local_aws.fleets import Fleet
 from deployments.local_aws.records import invalid
 
+_INITIAL = {"DesiredInstanceCount": "InitialInstanceCount", "DesiredWeight": "InitialVariantWeight"}
+
 
 @dataclass(frozen=True)
 class CapacityChange:
@@ -25,7 +27,7 @@ def accepted_changes(asked: Iterable[Mapping[str, Any]], fleet: Fleet) -> list[C
     """Return the changes of an UpdateEndpointWeightsAndCapacities; what it does not name stays as it is.
 
     Raises:
-        AwsError: There is no such variant, or it would have no server.
+        AwsError: There is no such variant, or it cannot have so many servers.
     """
     changes = []
     for one in asked:
@@ -34,10 +36,7 @@ def accepted_changes(asked: Iterable[Mapping[str, Any]], fleet: Fleet) -> list[C
             message = f'The requested variant(s) "{name}" do not exist in the endpoint.'
             raise invalid(message)
         instances = one.get("DesiredInstanceCount", fleet.count(name))
-        if instances < 1:
-            # To zero scale only endpoints with inference components, which are not here.
-            message = f"DesiredInstanceCount of variant {name} must be at least 1"
-            raise invalid(message)
+        fleet.check_capacity(name, instances)
         changes.append(CapacityChange(name, instances, one.get("DesiredWeight", fleet.weights[name])))
     return changes
 
@@ -47,15 +46,11 @@ def retained(config: Mapping[str, Any], fleet: Fleet, excluded: Iterable[Mapping
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
     """
-    properties = {"DesiredInstanceCount", "DesiredWeight"} - {one["VariantPropertyType"] for one in excluded}
+    dropped = {_INITIAL.get(one["VariantPropertyType"]) for one in excluded}
 
     def changed(variant: Mapping[str, Any]) -> dict[str, Any]:
         name = variant["VariantName"]
-        kept: dict[str, Any] = {}
-        if fleet.has(name) and "DesiredInstanceCount" in properties:
-            kept["InitialInstanceCount"] = fleet.count(name)
-        if fleet.has(name) and "DesiredWeight" in properties:
-            kept["InitialVariantWeight"] = fleet.weights[name]
-        return {**variant, **kept}
+        properties = fleet.properties(name) if fleet.has(name) else {}
+        return {**variant, **{member: value for member, value in properties.items() if member not in dropped}}
 
     return {**config, "ProductionVariants": [changed(variant) for variant in config["ProductionVariants"]]}

@@ -13,7 +13,7 @@ from deployments.local_aws.clock import Clock, from_timestamp
 from deployments.local_aws.metric_statistics import Distribution, Metric
 
 NAMESPACE = "AWS/SageMaker"
-_UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds"}  # the others have none
+_UNITS = dict.fromkeys(("ModelLatency", "ModelSetupTime", "OverheadLatency"), "Microseconds")  # the others have none
 _CLIENT_ERRORS = range(400, 500)
 _SERVER_ERRORS = range(500, 600)
 _SUCCESSES = range(200, 300)
@@ -28,22 +28,28 @@ class Invocation:
     endpoint: str
     variant: str
     config: str
-    instances: int  # of the variant, that share its requests
+    instances: int | None  # of the variant, that share its requests; None where it is serverless
     status: int
     model_seconds: float
     overhead_seconds: float
+    setup_seconds: float | None = None  # of a cold start
 
     def values(self) -> Mapping[str, float]:
         """Return what is sent for it, by metric: errors are sent as 0 too, so that their average is the error rate."""
-        return {
+        values = {
             "Invocations": 1.0,
-            "InvocationsPerInstance": 1 / self.instances,
             "ModelLatency": float(round(self.model_seconds * 1e6)),
             "OverheadLatency": float(round(self.overhead_seconds * 1e6)),
             "Invocation4XXErrors": float(self.status in _CLIENT_ERRORS),
             "Invocation5XXErrors": float(self.status in _SERVER_ERRORS),
-            "InvocationModelErrors": float(self.status not in _SUCCESSES),
         }
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-monitoring.html lists all that there are.
+        if self.instances is not None:
+            values["InvocationsPerInstance"] = 1 / self.instances
+            values["InvocationModelErrors"] = float(self.status not in _SUCCESSES)
+        if self.setup_seconds is not None:
+            values["ModelSetupTime"] = float(round(self.setup_seconds * 1e6))
+        return values
 
 
 class EndpointMetrics:

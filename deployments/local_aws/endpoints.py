@@ -23,6 +23,8 @@ from deployments.local_aws.model_server import StartError
 from deployments.local_aws.models import EndpointConfigs, Models
 from deployments.local_aws.protocol import AwsError, Operation
 from deployments.local_aws.records import Record, Records, invalid, listing
+from deployments.local_aws.serverless import ServerlessFleet
+from deployments.local_aws.serverless_requests import check_conversion, check_guardrails, is_serverless
 from deployments.local_aws.tags import Tags
 from deployments.local_aws.traffic import Traffic
 
@@ -117,6 +119,7 @@ class Endpoints:
         with self._records.lock:
             record = self._changeable(name)
             blue, config = self._traffic[name].fleet, self._configs.get(request["EndpointConfigName"])
+            check_conversion(blue.variants, config["ProductionVariants"])
             if request.get("RetainAllVariantProperties"):
                 config = retained(config, blue, request.get("ExcludeRetainedVariantProperties", []))
             deployment_config = request.get("DeploymentConfig", {})
@@ -289,9 +292,11 @@ class Endpoints:
 
     def _fleet(self, name: str, config: Mapping[str, Any]) -> Fleet:
         models = {v["ModelName"]: self._models.get(v["ModelName"]) for v in config["ProductionVariants"]}
-        return Fleet(self._account, name, config, models)
+        kind = ServerlessFleet if is_serverless(config["ProductionVariants"]) else Fleet
+        return kind(self._account, name, config, models)
 
     def _check_deployment(self, deployment_config: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        check_guardrails(deployment_config, config["ProductionVariants"])
         counts = [variant.get("InitialInstanceCount", 1) for variant in config["ProductionVariants"]]
         check_deployment_config(deployment_config, counts)
         unknown = [name for name in alarm_names(deployment_config) if self._alarms.state(name) is None]

@@ -17,13 +17,14 @@ from deployments.local_aws.containers import stop_all
 from deployments.local_aws.log_streams import LogStream
 from deployments.local_aws.model_server import ModelServer, StartError
 from deployments.local_aws.protocol import AwsError
+from deployments.local_aws.records import invalid
 
 LOG_GROUP = "/aws/sagemaker/Endpoints"
-_DEFAULT_START_SECONDS = 300
-_WATCH_SECONDS = 0.5
-_RESTART_SECONDS = 5.0  # between tries to start what does not start any more
+WATCH_SECONDS = 0.5
+RESTART_SECONDS = 5.0  # between tries to start what does not start any more
 _DRAIN_POLL_SECONDS = 0.02
 _GRACE_SECONDS = 5.0
+_JOIN_SECONDS = 10.0
 
 
 @dataclass(eq=False)
@@ -45,6 +46,10 @@ class Fleet:
         config: The configuration's description.
         models: The descriptions of its models, by name.
     """
+
+    max_body_bytes = 25 * 1024 * 1024  # of a request
+    _start_seconds = 300  # that a server may take, where its variant does not say
+    _memory_mb: int | None = None  # that a server may use, where there is a limit
 
     def __init__(
         self, account: Account, endpoint: str, config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
@@ -69,7 +74,7 @@ class Fleet:
             StartError: One did not; none is left running.
         """
         try:
-            self._add([one for v in self.variants for one in self._new_instances(v, v.get("InitialInstanceCount", 1))])
+            self._start_first()
         except BaseException:
             self.stop(0)
             raise
@@ -89,7 +94,7 @@ class Fleet:
             of_variant = [one for one in self._instances if one.variant == variant]
             leaving = sorted(of_variant, key=lambda one: one.server.in_flight)[: max(-missing, 0)]
             self._instances = [one for one in self._instances if one not in leaving]
-        _end(leaving, drain_seconds)
+        end(leaving, drain_seconds)
 
     def has(self, variant: str) -> bool:
         """Whether it has a variant of that name."""
@@ -99,10 +104,29 @@ class Fleet:
         """Return how many servers answer, of a variant or of all."""
         return sum(variant in (None, one.variant) for one in self._instances)
 
+    def shared_by(self, variant: str) -> int | None:
+        """Return how many instances share a variant's requests; None where it has none."""
+        return max(self.count(variant), 1)
+
+    def properties(self, variant: str) -> dict[str, Any]:
+        """Return what can be kept of a variant over an update, as a configuration says it."""
+        return {"InitialInstanceCount": self.count(variant), "InitialVariantWeight": self.weights[variant]}
+
+    def check_capacity(self, variant: str, instances: int) -> None:
+        """Refuse a number of instances that a variant cannot have.
+
+        Raises:
+            AwsError: ValidationException.
+        """
+        if instances < 1:
+            # To zero scale only endpoints with inference components, which are not here.
+            message = f"DesiredInstanceCount of variant {variant} must be at least 1"
+            raise invalid(message)
+
     def reserve(self, variant: str | None) -> Instance:
         """Return the server for a request: variants by weight, then the one with the least to do.
 
-        Its `invoke` must be called then: until it is, the server is not stopped.
+        It must be made ready, and its `invoke` be called, or it be released: until then it is not stopped.
 
         Raises:
             AwsError: There is no such variant.
@@ -111,8 +135,7 @@ class Fleet:
         with self._lock:
             candidates = [instance for instance in self._instances if instance.variant == name]
             if not candidates:
-                code, message = "ValidationError", f"Variant {name} not found on endpoint {self._endpoint}"
-                raise AwsError(code, message)
+                raise self._not_found(name)
             alive = [instance for instance in candidates if instance.server.alive] or candidates
             least = min(instance.server.in_flight for instance in alive)
             # Among equals by chance: always the first would leave the others idle. Load needs no secrecy.
@@ -120,12 +143,22 @@ class Fleet:
             chosen.server.reserve()
             return chosen
 
+    def make_ready(self, _instance: Instance) -> float | None:
+        """Return how many seconds a reserved server had to be started for; None for one that was there.
+
+        Raises:
+            StartError: It did not start; it is reserved no more.
+        """
+        return None
+
     def stop(self, drain_seconds: float) -> None:
         """End every server, after its requests if they are done in time; return when all lines have arrived."""
         self._closed.set()
         with self._lock:
             instances = [*self._instances, *self._starting]
-        _end(instances, drain_seconds)
+        end(instances, drain_seconds)
+        if self._watcher.is_alive():
+            self._watcher.join(_JOIN_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def described(self) -> list[dict[str, Any]]:
@@ -139,9 +172,19 @@ class Fleet:
             "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": self._resolved}],
             "CurrentWeight": self.weights[name],
             "DesiredWeight": self.weights[name],
-            "CurrentInstanceCount": self.count(name),
-            "DesiredInstanceCount": self.count(name),
+            **self._capacity(name),
         }
+
+    def _capacity(self, variant: str) -> dict[str, Any]:
+        return {"CurrentInstanceCount": self.count(variant), "DesiredInstanceCount": self.count(variant)}
+
+    def _start_first(self) -> None:
+        """Start the servers that there are from the beginning."""
+        self._add([one for v in self.variants for one in self._new_instances(v, v.get("InitialInstanceCount", 1))])
+
+    def _not_found(self, variant: str) -> AwsError:
+        code, message = "ValidationError", f"Variant {variant} not found on endpoint {self._endpoint}"
+        return AwsError(code, message)
 
     def _variant(self, name: str) -> dict[str, Any]:
         return next(variant for variant in self.variants if variant["VariantName"] == name)
@@ -160,18 +203,18 @@ class Fleet:
         log = LogStream(self._account.client("logs"), f"{LOG_GROUP}/{self._endpoint}", f"{name}/{number}")
         folder: Path = self._folder / f"{name}-{number}"
         folder.mkdir(parents=True)
-        server = ModelServer(self._account, self._models[variant["ModelName"]], folder, log.add)
+        model = self._models[variant["ModelName"]]
+        server = ModelServer(self._account, model, folder, log.add, memory_mb=self._memory_mb)
         return Instance(name, server, log, folder)
 
     def _add(self, instances: Sequence[Instance]) -> None:
         """Start servers; they get requests when all of them answer."""
-        with self._lock:
-            self._starting += instances
         try:
+            self._expect(instances)
             with ThreadPoolExecutor(max(len(instances), 1)) as pool:
                 list(pool.map(self._start, instances))
         except BaseException:
-            _end(instances, 0)
+            end(instances, 0)
             with self._lock:
                 self._starting = [one for one in self._starting if one not in instances]
             raise
@@ -179,13 +222,20 @@ class Fleet:
             self._starting = [one for one in self._starting if one not in instances]
             self._instances = [*self._instances, *instances]
 
+    def _expect(self, instances: Sequence[Instance]) -> None:
+        with self._lock:
+            if self._closed.is_set():  # `stop` has looked already, and would miss them
+                msg = "The endpoint was deleted before the container was started"
+                raise StartError(msg)
+            self._starting += instances
+
     def _start(self, instance: Instance) -> None:
         variant = self._variant(instance.variant)
-        instance.server.start(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", _DEFAULT_START_SECONDS))
+        instance.server.start(variant.get("ContainerStartupHealthCheckTimeoutInSeconds", self._start_seconds))
 
     def _watch(self) -> None:
         """Start anew what dies, as SageMaker replaces instances that fail their health check."""
-        while not self._closed.wait(_WATCH_SECONDS):
+        while not self._closed.wait(WATCH_SECONDS):
             for instance in self._instances:
                 # One that was removed meanwhile does not start again: its server is closed.
                 if not instance.server.alive and not self._closed.is_set() and instance in self._instances:
@@ -193,10 +243,10 @@ class Fleet:
                         self._start(instance)
                     except StartError as error:
                         instance.log.add(f"The container could not be started again: {error}")
-                        self._closed.wait(_RESTART_SECONDS)
+                        self._closed.wait(RESTART_SECONDS)
 
 
-def _end(instances: Iterable[Instance], drain_seconds: float) -> None:
+def end(instances: Iterable[Instance], drain_seconds: float) -> None:
     """End servers that get no more requests, after those that they have if they are done in time."""
     instances = list(instances)
     deadline = time.monotonic() + drain_seconds

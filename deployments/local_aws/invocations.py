@@ -3,7 +3,7 @@
 import http.client
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +11,7 @@ from deployments.local_aws.account import Account
 from deployments.local_aws.connections import Answer
 from deployments.local_aws.endpoint_metrics import EndpointMetrics, Invocation
 from deployments.local_aws.fleets import LOG_GROUP, Fleet, Instance
+from deployments.local_aws.model_server import StartError
 from deployments.local_aws.protocol import AwsError
 
 INVOKE_SECONDS = 60.0  # the service's limit for one answer
@@ -44,18 +45,20 @@ class Invocations:
         began = time.perf_counter()
         name = request["EndpointName"]
         fleet, instance = self._reserve(name, request.get("TargetVariant"))
-        sent = time.perf_counter()
-        outcome = _post(instance, request)
-        model_seconds = time.perf_counter() - sent
+        if len(request["Body"]) > fleet.max_body_bytes:
+            instance.server.release()
+            raise _too_large(fleet.max_body_bytes)
+        outcome = _ask(fleet, instance, request)
         self._metrics.record(
             Invocation(
                 endpoint=name,
                 variant=instance.variant,
                 config=fleet.config_name,
-                instances=max(fleet.count(instance.variant), 1),
+                instances=fleet.shared_by(instance.variant),
                 status=outcome.status,
-                model_seconds=model_seconds,
-                overhead_seconds=sent - began,
+                model_seconds=outcome.model_seconds,
+                overhead_seconds=time.perf_counter() - began - outcome.model_seconds,
+                setup_seconds=outcome.setup_seconds,
             )
         )
         if outcome.answer is None or outcome.status >= _FIRST_ERROR:
@@ -82,10 +85,22 @@ class _Outcome:
     status: int
     answer: Answer | None = None
     problem: str = ""
+    model_seconds: float = 0.0
+    setup_seconds: float | None = None
 
     @property
     def words(self) -> str:
         return self.answer.body.decode("utf-8", "replace") if self.answer else self.problem
+
+
+def _ask(fleet: Fleet, instance: Instance, request: dict[str, Any]) -> _Outcome:
+    try:
+        setup_seconds = fleet.make_ready(instance)
+    except StartError as error:
+        return _Outcome(HTTPStatus.INTERNAL_SERVER_ERROR, problem=str(error))
+    sent = time.perf_counter()
+    outcome = _post(instance, request)
+    return replace(outcome, model_seconds=time.perf_counter() - sent, setup_seconds=setup_seconds)
 
 
 def _post(instance: Instance, request: dict[str, Any]) -> _Outcome:
@@ -105,6 +120,11 @@ def _headers(request: dict[str, Any]) -> dict[str, str]:
         _CUSTOM_ATTRIBUTES: request.get("CustomAttributes", ""),
     }
     return {name: value for name, value in named.items() if value}
+
+
+def _too_large(limit: int) -> AwsError:
+    code, message = "413", f"HTTP content length exceeded {limit} bytes."  # as the gateway says it
+    return AwsError(code, message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def _result(answer: Answer, variant: str) -> dict[str, Any]:

@@ -44,12 +44,22 @@ class ModelServer:
         model: The model's description.
         folder: Where its package is unpacked and its process lives.
         on_line: Called with every line that it writes.
+        memory_mb: How much of its own data its process may have in memory; None for as much as there is.
     """
 
     def __init__(
-        self, account: Account, model: Mapping[str, Any], folder: Path, on_line: Callable[[str], None]
+        self,
+        account: Account,
+        model: Mapping[str, Any],
+        folder: Path,
+        on_line: Callable[[str], None],
+        *,
+        memory_mb: int | None = None,
     ) -> None:
         self._account, self._model, self._folder, self._on_line = account, model, folder, on_line
+        self._memory_mb = memory_mb
+        self.package = folder / "model"
+        self.idle_since = time.monotonic()  # while nothing is in flight
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._in_flight = 0
@@ -63,8 +73,8 @@ class ModelServer:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.container is not None and self.container.returncode is None
+        """Whether its process runs, and is to go on."""
+        return self.container is not None and self.container.returncode is None and not self._closed.is_set()
 
     def start(self, deadline_seconds: float) -> None:
         """Bring the package, start the process and return when it answers /ping.
@@ -91,6 +101,12 @@ class ModelServer:
         with self._lock:
             self._in_flight += 1
 
+    def release(self) -> None:
+        """Count a reserved request no more: it was answered, or is not sent."""
+        with self._lock:
+            self._in_flight -= 1
+            self.idle_since = time.monotonic()
+
     def invoke(self, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> Answer:
         """Post a reserved request and return the answer.
 
@@ -104,8 +120,7 @@ class ModelServer:
                 raise ConnectionRefusedError(msg)
             return self._connections.post("/invocations", body, headers, timeout_seconds)
         finally:
-            with self._lock:
-                self._in_flight -= 1
+            self.release()
 
     def close(self) -> None:
         """Begin no new process, and let go of connections that nobody uses."""
@@ -116,21 +131,20 @@ class ModelServer:
 
     def _prepare(self) -> str:
         """Return the ASGI factory of the package, which is brought if it is not here yet."""
-        package = self._folder / "model"
-        if not package.exists():
-            self._download(package)
-        unmet = unmet_requirements(package / "code" / "requirements.txt")
+        if not self.package.exists():
+            self._download()
+        unmet = unmet_requirements(self.package / "code" / "requirements.txt")
         if unmet:
             msg = f"code/requirements.txt asks for {', '.join(unmet)}, which this machine's Python does not have"
             raise StartError(msg)
-        return _asgi_app(package)
+        return _asgi_app(self.package)
 
-    def _download(self, package: Path) -> None:
+    def _download(self) -> None:
         role, uri = self._model["ExecutionRoleArn"], self._model["PrimaryContainer"]["ModelDataUrl"]
         archive = self._folder / "model.tar.gz"
         try:
             ObjectStore(self._account.client("s3", role), self._account.root / "cache").download_file(uri, archive)
-            unpack(archive, package)
+            unpack(archive, self.package)
         except (DownloadError, AwsError) as error:
             msg = f"Failed to download model data for the container from {uri}: {error}"
             raise StartError(msg) from error
@@ -140,7 +154,6 @@ class ModelServer:
         archive.unlink()
 
     def _start_container(self, factory: str, listener: int) -> Container:
-        package = self._folder / "model"
         try:
             credentials = self._account.role_environment(self._model["ExecutionRoleArn"])
         except AwsError as error:
@@ -149,12 +162,13 @@ class ModelServer:
             **credentials,
             **self._model["PrimaryContainer"].get("Environment", {}),
             "SAGEMAKER_BASE_DIR": str(self._folder),
-            "SM_MODEL_DIR": str(package),
-            "PYTHONPATH": f"{package}:{package / 'code'}",
+            "SM_MODEL_DIR": str(self.package),
+            "PYTHONPATH": f"{self.package}:{self.package / 'code'}",
         }
         # -P: the package's modules come first, and none from beside the script.
-        command = [sys.executable, "-P", str(_SERVER), str(listener), factory]
-        return Container(command, clean_environment(self._folder, variables), package, self._on_line, [listener])
+        limit = [] if self._memory_mb is None else [str(self._memory_mb)]
+        command = [sys.executable, "-P", str(_SERVER), str(listener), factory, *limit]
+        return Container(command, clean_environment(self._folder, variables), self.package, self._on_line, [listener])
 
     def _await_ping(self, container: Container, connections: Connections, deadline_seconds: float) -> None:
         deadline = time.monotonic() + deadline_seconds

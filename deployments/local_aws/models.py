@@ -6,6 +6,7 @@ from typing import Any
 from deployments.local_aws.account import Account
 from deployments.local_aws.protocol import Operation
 from deployments.local_aws.records import Record, Records, invalid, listing
+from deployments.local_aws.serverless_requests import check_serverless
 from deployments.local_aws.tags import Tags
 
 
@@ -83,10 +84,10 @@ class EndpointConfigs:
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         """Keep a configuration, if its models exist."""
         for variant in request["ProductionVariants"]:
-            if "ModelName" not in variant or "InstanceType" not in variant:
-                message = "The local AWS serves variants with ModelName and InstanceType only"
+            if "ModelName" not in variant or not {"InstanceType", "ServerlessConfig"} & variant.keys():
+                message = "The local AWS serves variants with ModelName and InstanceType or ServerlessConfig only"
                 raise invalid(message)
-            self._models.get(variant["ModelName"])
+        check_serverless(request, [self._models.get(one["ModelName"]) for one in request["ProductionVariants"]])
         names = [variant["VariantName"] for variant in request["ProductionVariants"]]
         if len(set(names)) < len(names):
             message = f"Variant names must be unique, and these are not: {', '.join(names)}"

@@ -10,6 +10,7 @@ from deployments.local_aws.cloudformation import check_template_request
 from deployments.local_aws.cloudwatch import PRETENDED as CLOUDWATCH_PRETENDED
 from deployments.local_aws.cloudwatch import CloudWatch
 from deployments.local_aws.deep_learning_amis import publish_deep_learning_amis
+from deployments.local_aws.fleets import Fleet
 from deployments.local_aws.functions import MAX_REQUEST_BYTES, Functions
 from deployments.local_aws.instances import INSTANCE_STATE_OPERATIONS, Instances
 from deployments.local_aws.protocol import AwsError, Operation
@@ -87,7 +88,7 @@ def standard_catalogue(account: Account) -> Catalogue:
     return Catalogue(services, stop)
 
 
-INVOKE_ENDPOINT_MAX_BYTES = 25 * 1024 * 1024
+INVOKE_ENDPOINT_MAX_BYTES = Fleet.max_body_bytes  # where an endpoint may take less, its fleet says so
 
 
 def state_services(account: Account) -> dict[str, tuple[Service, ...]]:

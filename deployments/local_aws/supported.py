@@ -109,6 +109,7 @@ HONOURED: Mapping[str, tuple[str, ...]] = {
         "ProductionVariants.InitialInstanceCount",
         "ProductionVariants.InitialVariantWeight",
         "ProductionVariants.ModelName",
+        "ProductionVariants.ServerlessConfig",
         "ProductionVariants.VariantName",
         "Tags",
     ),
