@@ -4,7 +4,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # A small machine has no use for four instances, and the demo is to be done in three minutes.
-DEMO := --several.instance-count 2 --tuning.epochs 3 --hyperparameters.epochs 10
+DEMO := --several.instance-count 2 --tuning.epochs 3 --hyperparameters.epochs 10 \
+	--traffic.requests-per-second 5 --traffic.peak-requests-per-second 50 \
+	--traffic.seconds-per-level 1 --traffic.most-callers 8
 
 .PHONY: help install demo local-aws ui check test lint types toolkit clean
 

@@ -16,7 +16,6 @@ from flows.train_on_ec2 import train_on_ec2
 from flows.train_single_instance import train_single_instance
 from tasks.comparisons import compare
 from tasks.contracts import (
-    SEVERAL,
     Comparison,
     Compute,
     Deployment,
@@ -24,6 +23,7 @@ from tasks.contracts import (
     EndpointCompute,
     Hyperparameters,
     S3Uri,
+    SeveralCompute,
     StepResult,
     TrainedModel,
 )
@@ -37,7 +37,7 @@ def compare_training(
     *,
     hyperparameters: Hyperparameters = Hyperparameters(),
     compute: Compute = Compute(),
-    several: Compute = SEVERAL,
+    several: SeveralCompute = SeveralCompute(),
     ec2: Ec2Compute = Ec2Compute(),
     endpoint: EndpointCompute = EndpointCompute(),
     keep_endpoints: bool = False,
@@ -61,7 +61,8 @@ def compare_training(
         def deploy(trained: StepResult[TrainedModel]) -> StepResult[Deployment]:
             model = trained.result.job.model_s3_uri
             step = deploy_endpoint(model, manifest=manifest, compute=endpoint, fresh=fresh)
-            if not keep_endpoints:
+            # One that was in service before belongs to somebody else.
+            if step.result.endpoint.ours and not keep_endpoints:
                 afterwards.callback(lambda: gone.extend(teardown(step.result.endpoint.name).deleted))
             return step
 

@@ -2,37 +2,57 @@
 
 python -m flows.deploy_endpoint s3://BUCKET/jobs/JOB/output/model.tar.gz
 python -m flows.deploy_endpoint MODEL --manifest s3://BUCKET/datasets/digits/versions/DIGEST/dataset.json
+python -m flows.deploy_endpoint MODEL --name flows-live --rollout.shift linear --rollout.step-percent 20
+python -m flows.deploy_endpoint MODEL --compute.serverless.memory-mb 2048
 """
 
 from datetime import timedelta
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import Deployment, EndpointCompute, EndpointSpec, S3Uri, StepResult
+from tasks.contracts import Deployment, EndpointCompute, EndpointName, EndpointSpec, Rollout, S3Uri, StepResult
 from tasks.datasets import fetch_images, load_dataset
-from tasks.endpoints import ask_endpoint, await_endpoint, deleted_on_failure, find_serving_image, start_endpoint
+from tasks.endpoints import (
+    ask_endpoint,
+    await_endpoint,
+    await_rest,
+    find_serving_image,
+    start_endpoint,
+    undone_on_failure,
+)
 from tasks.reports import report_endpoint
+from tasks.scaling import scaling_kept
+from tasks.signals import SignalsHeld
 
 _PICTURES_ASKED = 8
 
 
-@flow(name="deploy-endpoint", flow_run_name="deploy on {compute.instance_type}")
+@flow(name="deploy-endpoint", flow_run_name="deploy on {compute.machines}")
 def deploy_endpoint(
     model: S3Uri,
     *,
     manifest: S3Uri | None = None,
     compute: EndpointCompute = EndpointCompute(),
-    expires_after_hours: float = 24,
+    name: EndpointName | None = None,
+    rollout: Rollout = Rollout(),
+    expires_after_hours: Annotated[float, Field(gt=0, le=87_600)] = 24,
     fresh: bool = False,
 ) -> StepResult[Deployment]:
     """Deploy a model package; an endpoint with the same content that is in service is taken as it is.
 
+    An endpoint with a lasting name is updated without losing a request, and rolled back by itself when the new model
+    fails.
+
     Args:
         model: The model package, s3://…/model.tar.gz.
         manifest: A dataset whose test pictures the endpoint is asked about: s3://…/dataset.json.
-        compute: The machines behind the endpoint.
+        compute: What the endpoint runs on.
+        name: The endpoint's lasting name; none: one of its own, which follows from its content.
+        rollout: How requests move to the new model when the endpoint of that name is in service already.
         expires_after_hours: When the endpoint may be taken away as forgotten; written in its tags.
         fresh: Deploy anew even if this very endpoint is in service.
     """
@@ -41,13 +61,18 @@ def deploy_endpoint(
         model_s3_uri=model,
         image_uri=find_serving_image(settings, compute.instance_type),
         compute=compute,
+        name=name,
+        rollout=rollout,
         fresh=fresh,
     )
-    submission = start_endpoint(spec, settings, timedelta(hours=expires_after_hours))
-    with deleted_on_failure(submission):
-        endpoint = await_endpoint(submission, spec, settings)
-        pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
-        deployment = Deployment(endpoint=endpoint, answers=ask_endpoint(endpoint.name, pictures))
+    if name:
+        await_rest(name)
+    with scaling_kept(spec), SignalsHeld("the start of the endpoint") as signals:
+        submission = start_endpoint(spec, settings, timedelta(hours=expires_after_hours))
+        with undone_on_failure(submission), signals.heard():
+            endpoint = await_endpoint(submission, spec, settings)
+            pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
+            deployment = Deployment(endpoint=endpoint, answers=ask_endpoint(endpoint.name, pictures))
     return StepResult(result=deployment, sections=(report_endpoint(deployment),))
 
 

@@ -1,7 +1,8 @@
 """Put a Lambda function in front of an endpoint: callers need its URL and a signature, and nothing of SageMaker.
 
-python -m flows.deploy_front ENDPOINT
-python -m flows.deploy_front ENDPOINT --manifest s3://…/dataset.json --front.reserved-concurrency 20
+python -m flows.deploy_endpoint MODEL --name flows-live      what it asks: the one endpoint that its role may ask
+python -m flows.deploy_front
+python -m flows.deploy_front --manifest s3://…/dataset.json --front.reserved-concurrency 20
 """
 
 from prefect import flow
@@ -16,23 +17,23 @@ from tasks.reports import report_front
 _PICTURES_ASKED = 4
 
 
-@flow(name="deploy-front", flow_run_name="front {front.name} of {endpoint}")
+@flow(name="deploy-front", flow_run_name="front {front.name}")
 def deploy_front(
-    endpoint: str,
     *,
     front: FrontConfig = FrontConfig(),
     manifest: S3Uri | None = None,
 ) -> StepResult[FrontResult]:
     """Create or update the function in front of an endpoint; a version that does not answer is taken back.
 
+    It asks the endpoint that the foundation names (FrontEndpoint), and its role may ask no other.
+
     Args:
-        endpoint: The endpoint that the function asks.
         front: The function.
         manifest: A dataset whose test pictures the function is asked about: s3://…/dataset.json.
     """
     settings = load_settings()
     pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
-    result = deploy_function(FrontSpec(endpoint_name=endpoint, config=front), settings, pictures)
+    result = deploy_function(FrontSpec(endpoint_name=settings.front_endpoint, config=front), settings, pictures)
     return StepResult(result=result, sections=(report_front(result),))
 
 

@@ -1,4 +1,4 @@
-"""The whole journey: upload a dataset, tune, train three ways, deploy, ask, compare, and take all down again.
+"""The whole journey: upload, tune, train three ways, deploy, compare, go live with the best, and take all down again.
 
 make demo                                       on this machine, no account
 python -m flows.operationalize                  against the AWS that the environment points at
@@ -14,11 +14,11 @@ from prefect.runtime import flow_run
 
 from flows import command_line
 from flows.compare_training import compare_training
+from flows.go_live import go_live, lines_of
 from flows.tune_hyperparameters import tune_hyperparameters
 from flows.upload_dataset import upload_dataset
 from tasks.aws.settings import load_settings
 from tasks.contracts import (
-    SEVERAL,
     WAYS,
     Comparison,
     Compute,
@@ -27,8 +27,12 @@ from tasks.contracts import (
     Deployment,
     Ec2Compute,
     EndpointCompute,
+    FrontConfig,
     Hyperparameters,
+    LiveResult,
     RunReport,
+    SeveralCompute,
+    Traffic,
     TuningConfig,
     Way,
 )
@@ -50,9 +54,12 @@ def operationalize(
     tuning: TuningConfig = TuningConfig(),
     tune: bool = True,
     compute: Compute = Compute(),
-    several: Compute = SEVERAL,
+    several: SeveralCompute = SeveralCompute(),
     ec2: Ec2Compute = Ec2Compute(),
     endpoint: EndpointCompute = EndpointCompute(),
+    live: bool = True,
+    front: FrontConfig = FrontConfig(),
+    traffic: Traffic | None = None,
     keep_endpoints: bool = False,
     fresh: bool = False,
     reports_folder: str = "runs",
@@ -67,7 +74,10 @@ def operationalize(
         compute: The machine of each trial and of the training on a single instance.
         several: The machines of the training on several instances.
         ec2: The plain EC2 instance.
-        endpoint: The machines behind each endpoint.
+        endpoint: What each endpoint runs on.
+        live: Put the best model into service, with the function in front.
+        front: The function in front.
+        traffic: What is expected of the live endpoint; from it follows its scaling. None: no scaling.
         keep_endpoints: Leave the endpoints in service, and billing.
         fresh: Do anew even what has been done before.
         reports_folder: Where the files of the report go.
@@ -75,10 +85,11 @@ def operationalize(
     settings = load_settings()
     upload = upload_dataset(dataset=dataset)
     manifest = upload.result.dataset.manifest_s3_uri
-    chosen = hyperparameters or hyperparameters_for(dataset)
+    chosen = hyperparameters_for(dataset, hyperparameters)
     search = None
     if tune:
-        search = tune_hyperparameters(manifest, tuning=tuning, hyperparameters=chosen, compute=compute, fresh=fresh)
+        machine = compute.model_copy(update={"fallbacks": ()})  # all trials have the same
+        search = tune_hyperparameters(manifest, tuning=tuning, hyperparameters=chosen, compute=machine, fresh=fresh)
         chosen = search.result.hyperparameters
     compared = compare_training(
         manifest,
@@ -90,53 +101,73 @@ def operationalize(
         keep_endpoints=keep_endpoints,
         fresh=fresh,
     )
+    best = compared.result.best
+    served = None
+    if live:
+        model = best.job.model_s3_uri
+        served = go_live(model, manifest, compute=endpoint, front=front, traffic=traffic, keep=keep_endpoints)
     limits = (compute.max_runtime_seconds, several.max_runtime_seconds, ec2.max_runtime_seconds)
     costs = (
         *((tuning_cost(search.result, tuning, compute, settings.region),) if search else ()),
-        *_costs(compared.result, dict(zip(WAYS, limits, strict=True)), settings.region, kept=keep_endpoints),
+        *_training_costs(compared.result, dict(zip(WAYS, limits, strict=True)), settings.region),
+        *_endpoint_costs(compared.result, served.result if served else None, settings.region),
     )
-    accuracy = compared.result.best.report.test.accuracy
+    accuracy = best.report.test.accuracy
     run = RunReport(
         folder=str(Path(reports_folder) / _folder_name()),
         title=f"{upload.result.dataset.name}: {accuracy:.2%} of the test pictures right",
         upload=upload.result,
         tuning=search.result if search else None,
         comparison=compared.result,
+        live=served.result if served else None,
         costs=costs,
     )
-    searched = search.sections if search else ()
-    sections = (*upload.sections, *searched, *compared.sections, report_costs(costs, settings.region))
+    steps = (upload.sections, search.sections if search else (), compared.sections, served.sections if served else ())
+    sections = (*(section for step in steps for section in step), report_costs(costs, settings.region))
     write_report(run, sections)
     return run
 
 
-def _costs(comparison: Comparison, limits: dict[Way, int], region: str, *, kept: bool) -> tuple[CostLine, ...]:
-    now = datetime.now(tz=UTC)
-    trainings = [training_cost(model, limits[model.way], region) for model in comparison.trainings]
-    endpoints = [endpoint_cost(one.endpoint, region, now, kept=kept) for one in comparison.deployments]
-    return (*trainings, *endpoints)
+def _training_costs(comparison: Comparison, limits: dict[Way, int], region: str) -> tuple[CostLine, ...]:
+    return tuple(training_cost(model, limits[model.way], region) for model in comparison.trainings)
 
 
-def hyperparameters_for(dataset: DatasetSpec) -> Hyperparameters:
-    """Return what suits a dataset: a small network of its own for digits, a pretrained one for photographs."""
-    return Hyperparameters() if dataset.source == "digits" else PHOTO_HYPERPARAMETERS
+def _endpoint_costs(comparison: Comparison, live: LiveResult | None, region: str) -> tuple[CostLine, ...]:
+    now, gone = datetime.now(tz=UTC), {*comparison.deleted, *(live.deleted if live else ())}
+    deployments = (*comparison.deployments, *((live.deployment,) if live else ()))
+    return tuple(
+        endpoint_cost(one.endpoint, region, now, kept=f"endpoint {one.endpoint.name}" not in gone)
+        for one in deployments
+    )
+
+
+def hyperparameters_for(dataset: DatasetSpec, given: Hyperparameters | None) -> Hyperparameters:
+    """Return what was given, over what suits the dataset: a small network for digits, a pretrained one for photographs.
+
+    What was given is only what somebody wrote: `--hyperparameters.epochs 3` leaves the network to the dataset.
+    """
+    suited = Hyperparameters() if dataset.source == "digits" else PHOTO_HYPERPARAMETERS
+    written = {name: getattr(given, name) for name in given.model_fields_set} if given else {}
+    return Hyperparameters.model_validate(suited.model_dump() | written)
 
 
 def show(run: RunReport) -> str:
     """Say what was made, how good it is, what it said, what it cost, what is gone, and where to look."""
     upload, comparison = run.upload, run.comparison
-    gone = comparison.deleted or ("nothing: the endpoints are in service, and bill",)
+    gone = (*comparison.deleted, *(run.live.deleted if run.live else ()))
     return "\n".join(
         [
             f"\nDataset    {upload.dataset.manifest_s3_uri}",
             f"           {upload.dataset.total_files} pictures, {upload.files_sent} of them sent now",
+            *(f"           warning: {warning}" for warning in upload.dataset.warnings),
             *_tuning_lines(run),
             *_training_lines(comparison),
             *(line for deployment in comparison.deployments for line in _endpoint_lines(deployment)),
+            *(lines_of(run.live) if run.live else ()),
             "Cost on AWS",
             *(f"  {cost.step}: {usd(cost.billed_usd)} ({cost.machines}, {cost.note})" for cost in run.costs),
             "Torn down",
-            *(f"  {name}" for name in gone),
+            *(f"  {name}" for name in gone or ("nothing: the endpoints are in service, and bill",)),
             f"Report     {run.folder}/report.html",
         ]
     )

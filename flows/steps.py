@@ -1,12 +1,21 @@
 """What flows that train have in common."""
 
 from tasks.aws.errors import CapacityError
+from tasks.aws.jobs import TRAINING_JOBS
 from tasks.aws.settings import Settings, load_settings
-from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingSpec, Way
+from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingResult, TrainingSpec, Way
 from tasks.datasets import load_dataset
 from tasks.programs import upload_training_program
 from tasks.reports import report_training
-from tasks.training_jobs import await_training_job, fetch_training_report, find_training_image, start_training_job
+from tasks.runs import stopped_on_failure
+from tasks.signals import SignalsHeld
+from tasks.training_jobs import (
+    await_training_job,
+    fetch_training_report,
+    find_training_image,
+    find_training_job,
+    start_training_job,
+)
 
 
 def training_spec(
@@ -39,15 +48,37 @@ def train(
         CapacityError: There is no capacity for any of the types.
     """
     settings = load_settings()
+    rungs = _rungs(training_spec(manifest, hyperparameters, compute, settings, step=step, fresh=fresh), settings)
+    # What a lower rung has done, or is doing, is not paid for again on a higher one.
+    done = [spec for spec in rungs if len(rungs) > 1 and find_training_job(spec, settings)]
     tried: list[str] = []
-    for instance_type in (compute.instance_type, *compute.fallbacks):
-        machine = compute.model_copy(update={"instance_type": instance_type})
-        spec = training_spec(manifest, hyperparameters, machine, settings, step=step, fresh=fresh)
+    for spec in (*done, *(spec for spec in rungs if spec not in done)):
         try:
-            job = await_training_job(start_training_job(spec, settings), spec, settings)
+            job = _run(spec, settings)
         except CapacityError:
-            tried.append(instance_type)
+            tried.append(spec.compute.instance_type)
             continue
         model = TrainedModel(way=way, job=job, report=fetch_training_report(job))
         return StepResult(result=model, sections=(report_training(model),))
     raise CapacityError(tuple(tried))
+
+
+def _run(spec: TrainingSpec, settings: Settings) -> TrainingResult:
+    with SignalsHeld("the start of the training job") as signals:
+        submission = start_training_job(spec, settings)
+        with stopped_on_failure(TRAINING_JOBS, submission), signals.heard():
+            return await_training_job(submission, spec, settings)
+
+
+def _rungs(spec: TrainingSpec, settings: Settings) -> list[TrainingSpec]:
+    """Return the training on each of the instance types that may be tried, in their order."""
+    others = [
+        spec.model_copy(
+            update={
+                "compute": spec.compute.model_copy(update={"instance_type": instance_type}),
+                "image_uri": find_training_image(settings, instance_type),
+            }
+        )
+        for instance_type in spec.compute.fallbacks
+    ]
+    return [spec, *others]

@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows import command_line
 from flows.steps import train
-from tasks.contracts import SEVERAL, Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
+from tasks.contracts import Hyperparameters, S3Uri, SeveralCompute, StepResult, TrainedModel
 
 
 @flow(
@@ -19,7 +19,7 @@ def train_multi_instance(
     manifest: S3Uri,
     *,
     hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: Compute = SEVERAL,
+    compute: SeveralCompute = SeveralCompute(),
     fresh: bool = False,
 ) -> StepResult[TrainedModel]:
     """Train one model on several instances; a job with the same content is adopted or reused, never paid twice.

@@ -22,7 +22,7 @@ from tasks.datasets import load_dataset
 from tasks.instances import (
     await_command,
     ended_afterwards,
-    ended_if_abandoned,
+    ended_if_lost,
     find_finished_training,
     find_machine_image,
     launch_instance,
@@ -31,6 +31,7 @@ from tasks.instances import (
 from tasks.programs import upload_training_program
 from tasks.reports import report_training
 from tasks.runs import run_logger
+from tasks.signals import SignalsHeld
 from tasks.training_jobs import fetch_training_report
 
 
@@ -79,9 +80,10 @@ def _train(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
 
 
 def _train_once(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
-    with ended_if_abandoned(spec):
-        launch = launch_instance(spec, settings)
-        with ended_afterwards(launch):
+    with SignalsHeld("the launch or the end of an instance") as signals:
+        with ended_if_lost(spec):
+            launch = launch_instance(spec, settings)
+        with ended_afterwards(launch), signals.heard():
             command_id = start_command(launch, spec, settings)
             return await_command(launch, command_id, spec, settings)
 

@@ -8,10 +8,14 @@ from prefect import flow
 
 from flows import command_line
 from flows.steps import training_spec
+from tasks.aws.jobs import TUNING_JOBS
+from tasks.aws.requests import check_tuning
 from tasks.aws.settings import load_settings
 from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TuningConfig, TuningResult, TuningSpec
 from tasks.costs import within_budget
 from tasks.reports import report_tuning
+from tasks.runs import stopped_on_failure
+from tasks.signals import SignalsHeld
 from tasks.tuning_jobs import await_tuning_job, start_tuning_job
 
 
@@ -30,14 +34,18 @@ def tune_hyperparameters(
         manifest: The dataset: what upload_dataset printed, s3://…/dataset.json.
         tuning: Where and how to search, and how much of it.
         hyperparameters: What is not searched.
-        compute: The machine of each trial, and its limits.
+        compute: The machine of each trial, and its limits; without fallbacks, since all trials have the same machine.
         fresh: Search anew even if this very search has completed before.
     """
+    check_tuning(tuning, hyperparameters, compute)
     settings = load_settings()
     config = within_budget(tuning, compute, settings.region)
     trial = training_spec(manifest, hyperparameters, compute, settings, step="tune", fresh=fresh)
     spec = TuningSpec(trial=trial, config=config)
-    result = await_tuning_job(start_tuning_job(spec, settings), spec, settings)
+    with SignalsHeld("the start of the tuning job") as signals:
+        submission = start_tuning_job(spec, settings)
+        with stopped_on_failure(TUNING_JOBS, submission), signals.heard():
+            result = await_tuning_job(submission, spec, settings)
     return StepResult(result=result, sections=(report_tuning(result),))
 
 

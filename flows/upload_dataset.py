@@ -11,6 +11,7 @@ from tasks import datasets, uploads
 from tasks.aws.settings import load_settings
 from tasks.contracts import DatasetSpec, StepResult, UploadResult
 from tasks.reports import report_dataset
+from tasks.runs import run_logger
 
 _PICTURES_SHOWN = 10
 
@@ -28,6 +29,8 @@ def upload_dataset(*, dataset: DatasetSpec = DatasetSpec()) -> StepResult[Upload
         upload = uploads.register_prefix(dataset, settings.bucket)
     else:
         upload = uploads.upload_dataset(datasets.inspect_dataset(dataset), settings.bucket)
+    for warning in upload.dataset.warnings:
+        run_logger().warning("%s", warning)
     section = report_dataset(upload, datasets.fetch_images(upload.dataset, "train", _PICTURES_SHOWN))
     return StepResult(result=upload, sections=(section,))
 

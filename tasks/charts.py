@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.contracts import SPLITS, ComparedTraining, Epoch, LabelledImage, SampleAnswer, Split, Trial
+from tasks.contracts import SPLITS, ComparedTraining, Epoch, LabelledImage, LoadLevel, SampleAnswer, Split, Trial
 
 _DPI = 96
 _GOOD, _BAD, _PLAIN, _SECOND = "#1a7f37", "#cf222e", "#0969da", "#bf8700"
@@ -152,6 +152,26 @@ def training_seconds(rows: Sequence[ComparedTraining]) -> bytes:
         axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
     return _draw(draw, width=8, height=1 + 0.6 * len(rows))
+
+
+def load_levels(levels: Sequence[LoadLevel], held: LoadLevel, p99_ms: float) -> bytes:
+    """Draw throughput and p99 over the number of callers, the p99 that was asked, and the level that held."""
+
+    def draw(axes: Any) -> None:
+        callers = [level.callers for level in levels]
+        for panel, name in zip(axes, ("requests_per_second", "p99_ms"), strict=True):
+            panel.plot(callers, [getattr(level, name) for level in levels], "o-", color=_PLAIN)
+            panel.plot(held.callers, getattr(held, name), "*", color=_GOOD, ms=14, label="held")
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(callers, callers)
+            panel.set_ylim(bottom=0)
+            panel.set_xlabel("callers")
+        axes[0].set_title("requests per second")
+        axes[1].set_title("p99, ms")
+        axes[1].axhline(p99_ms, color=_BAD, linestyle=":", label="asked")
+        axes[1].legend(frameon=False)
+
+    return _draw(draw, width=8, height=2.8, columns=2)
 
 
 def _write_counts(axes: Any, confusion: Sequence[Sequence[int]]) -> None:

@@ -5,6 +5,7 @@ the JSON of a schedule, a command line and plain Python all go through the same 
 """
 
 import math
+from itertools import product
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,7 @@ Way = Literal["single instance", "several instances", "EC2"]
 WAYS: tuple[Way, ...] = ("single instance", "several instances", "EC2")
 
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")]
+EndpointName = Annotated[str, Field(pattern=r"^flows-[a-z0-9][a-z0-9-]{0,56}$")]
 
 
 Result = TypeVar("Result", bound="Value")
@@ -120,6 +122,13 @@ class LabelledImage(Value):
 
 # --- training -------------------------------------------------------------------------------------------------------
 
+# What a training is told and what is searched for it have the same limits.
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+Augmentation = Annotated[float, Field(ge=0, le=1)]
+BatchSize = Annotated[int, Field(ge=1, le=8192)]
+Trainable = Literal["head", "all"]
+
 
 class Hyperparameters(Value):
     """What the training program is told; the same names, ranges and defaults as its command line."""
@@ -130,14 +139,14 @@ class Hyperparameters(Value):
         pattern=r"^(none|imagenet|s3://.+)$",
         description="Starting point: 'none', 'imagenet' (downloaded by the job), or the s3:// URI of a weights file",
     )
-    trainable: Literal["head", "all"] = Field(default="all", description="Train the last layer only, or everything")
+    trainable: Trainable = Field(default="all", description="Train the last layer only, or everything")
     epochs: int = Field(default=20, ge=1, le=1000, description="Most passes over the training data")
     patience: int = Field(default=5, ge=1, le=1000, description="Stop after so many epochs without better validation")
-    batch_size: int = Field(default=64, ge=1, le=8192, description="Pictures per step")
-    learning_rate: float = Field(default=0.003, gt=0, le=1, description="Peak learning rate")
-    weight_decay: float = Field(default=0.0001, ge=0, le=1, description="Decoupled weight decay")
+    batch_size: BatchSize = Field(default=64, description="Pictures per step")
+    learning_rate: LearningRate = Field(default=0.003, description="Peak learning rate")
+    weight_decay: WeightDecay = Field(default=0.0001, description="Decoupled weight decay")
     image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square the network sees, pixels")
-    augmentation: float = Field(default=0.2, ge=0, le=1, description="Strength of augmentation, 0 is none")
+    augmentation: Augmentation = Field(default=0.2, description="Strength of augmentation, 0 is none")
     seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of weights, order and augmentation")
 
     @model_validator(mode="after")
@@ -161,8 +170,10 @@ class Compute(Value):
     max_runtime_seconds: int = Field(default=3600, ge=60, le=2_419_200, description="SageMaker stops the job after it")
 
 
-# What training on several instances takes when nobody says otherwise.
-SEVERAL = Compute(instance_count=4)
+class SeveralCompute(Compute):
+    """The machines of a training on several instances."""
+
+    instance_count: int = Field(default=4, ge=2, le=100, description="Number of instances")
 
 
 class TrainingSpec(Value):
@@ -200,12 +211,16 @@ class TrainingResult(Value):
 # --- tuning ---------------------------------------------------------------------------------------------------------
 
 
+Scale = Literal["linear", "log"]
+_WHEN_LOG = "log where the order of magnitude matters"
+
+
 class FloatRange(Value):
     """Where a number is searched."""
 
     low: float = Field(description="Smallest value")
     high: float = Field(description="Largest value")
-    scale: Literal["linear", "log"] = Field(default="linear", description="log where the order of magnitude matters")
+    scale: Scale = Field(default="linear", description=_WHEN_LOG)
     steps: int = Field(default=4, ge=1, le=100, description="Values tried by the Grid strategy; others search between")
 
     @model_validator(mode="after")
@@ -228,19 +243,42 @@ class FloatRange(Value):
         return tuple(self.low + (self.high - self.low) * share for share in shares)
 
 
-class SearchSpace(Value):
-    """Which hyperparameters are searched, and where; what is left out keeps its value.
+class LearningRateRange(FloatRange):
+    """Where the learning rate is searched.
 
-    The useful learning rates of a head on a frozen backbone lie between 0.0005 and 0.01; 0.025 and more never learned.
+    The useful ones of a head on a frozen backbone lie between 0.0005 and 0.01; 0.025 and more never learned.
     """
 
-    learning_rate: FloatRange | None = Field(
-        default=FloatRange(low=0.0005, high=0.01, scale="log"), description="Peak learning rate"
+    low: LearningRate = Field(default=0.0005, description="Smallest value")
+    high: LearningRate = Field(default=0.01, description="Largest value")
+    scale: Scale = Field(default="log", description=_WHEN_LOG)
+
+
+class WeightDecayRange(FloatRange):
+    """Where the weight decay is searched."""
+
+    low: WeightDecay = Field(default=0.00001, description="Smallest value")
+    high: WeightDecay = Field(default=0.1, description="Largest value")
+    scale: Scale = Field(default="log", description=_WHEN_LOG)
+
+
+class AugmentationRange(FloatRange):
+    """Where the strength of augmentation is searched."""
+
+    low: Augmentation = Field(default=0.0, description="Smallest value")
+    high: Augmentation = Field(default=0.5, description="Largest value")
+
+
+class SearchSpace(Value):
+    """Which hyperparameters are searched, and where; what is left out keeps its value."""
+
+    learning_rate: LearningRateRange | None = Field(default=LearningRateRange(), description="Peak learning rate")
+    batch_size: tuple[BatchSize, ...] = Field(
+        default=(32, 64, 128), description="Batch sizes to choose from; none: fixed"
     )
-    batch_size: tuple[int, ...] = Field(default=(32, 64, 128), description="Batch sizes to choose from; none: fixed")
-    weight_decay: FloatRange | None = Field(default=None, description="Decoupled weight decay")
-    augmentation: FloatRange | None = Field(default=None, description="Strength of augmentation, 0 is none")
-    trainable: tuple[Literal["head", "all"], ...] = Field(default=(), description="Layers to train, to choose from")
+    weight_decay: WeightDecayRange | None = Field(default=None, description="Decoupled weight decay")
+    augmentation: AugmentationRange | None = Field(default=None, description="Strength of augmentation, 0 is none")
+    trainable: tuple[Trainable, ...] = Field(default=(), description="Layers to train, to choose from")
 
     @model_validator(mode="after")
     def _something_is_searched(self) -> "SearchSpace":
@@ -273,6 +311,13 @@ class SearchSpace(Value):
     def names(self) -> tuple[str, ...]:
         """The hyperparameters that are searched."""
         return (*self.ranges, *self.choices)
+
+    @property
+    def corners(self) -> tuple[dict[str, float | str], ...]:
+        """The outermost combinations: both ends of every range, with every choice."""
+        named: dict[str, tuple[float | str, ...]] = {name: (r.low, r.high) for name, r in self.ranges.items()}
+        named |= self.choices
+        return tuple(dict(zip(named, values, strict=True)) for values in product(*named.values()))
 
     @property
     def grid_size(self) -> int:
@@ -332,9 +377,12 @@ class Trial(Value):
     """One training job of a tuning job."""
 
     name: str
-    status: Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
+    status: Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped", "Deleting"]
     hyperparameters: dict[str, str] = Field(description="Those that were searched, as the job got them")
     objective: float | None = Field(description="None while there is none")
+    objective_status: Literal["Pending", "Succeeded", "Failed"] = Field(
+        default="Pending", description="Whether the tuning job has looked for it, and found it"
+    )
     seconds: float = Field(default=0, description="Since it started to run; 0 before")
     ended_after_seconds: float | None = Field(default=None, description="Since the tuning job began; None: it runs")
     cost_usd: float | None = None
@@ -460,12 +508,76 @@ class TrainingReport(Value):
 
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
+_LONGEST_ROLLOUT_SECONDS = 25_200  # of SageMaker's 28,800, which include the start of the new servers
+
+
+class Serverless(Value):
+    """Servers that start when they are asked: nothing bills while nobody asks, and a first answer takes longer."""
+
+    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = Field(default=2048, description="Memory, MB")
+    max_concurrency: int = Field(default=5, ge=1, le=200, description="Most answers at once; more are refused")
+    provisioned_concurrency: int | None = Field(
+        default=None, ge=1, le=200, description="Servers kept warm, and billed; none: cold starts"
+    )
+
+    @model_validator(mode="after")
+    def _what_is_kept_warm_may_answer(self) -> "Serverless":
+        if (self.provisioned_concurrency or 0) > self.max_concurrency:
+            msg = (
+                f"provisioned_concurrency={self.provisioned_concurrency} must not be more than "
+                f"max_concurrency={self.max_concurrency}"
+            )
+            raise ValueError(msg)
+        return self
+
 
 class EndpointCompute(Value):
-    """The machines that serve a model."""
+    """What serves a model: machines, or on request no machine of one's own."""
 
     instance_type: str = Field(default="ml.m5.large", pattern=r"^ml\.", description="SageMaker instance type")
     instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
+    serverless: Serverless | None = Field(default=None, description="Serverless in place of instances")
+
+    @property
+    def machines(self) -> str:
+        """What it is, as a person reads it."""
+        if self.serverless:
+            return f"serverless with {self.serverless.memory_mb} MB"
+        return f"{self.instance_count} x {self.instance_type}"
+
+
+class Rollout(Value):
+    """How the requests of an endpoint in service move to another model, and what takes them back.
+
+    The new model's servers are started beside the old ones, which go when everything has moved and nothing went off.
+    """
+
+    shift: Literal["all at once", "canary", "linear"] = Field(
+        default="canary", description="Everything at once, a first part and then the rest, or in equal parts"
+    )
+    step_percent: int = Field(default=10, ge=10, le=50, description="Share of the requests in the first, or each, part")
+    bake_seconds: int = Field(default=300, ge=0, le=3600, description="How long each part is watched")
+    most_error_percent: float = Field(
+        default=5, gt=0, lt=100, description="More failed answers (5xx) of the new model than this take it back"
+    )
+    most_latency_ms: float | None = Field(
+        default=None, gt=0, description="Slower answers (p99) of the new model than this take it back; none: any"
+    )
+
+    @property
+    def steps(self) -> int:
+        """How many parts the requests move in."""
+        return {"all at once": 1, "canary": 2, "linear": math.ceil(100 / self.step_percent)}[self.shift]
+
+    @model_validator(mode="after")
+    def _it_is_over_in_a_working_day(self) -> "Rollout":
+        if self.steps * self.bake_seconds > _LONGEST_ROLLOUT_SECONDS:
+            msg = (
+                f"{self.steps} parts of bake_seconds={self.bake_seconds} take longer than the "
+                f"{_LONGEST_ROLLOUT_SECONDS} s that SageMaker gives an update: fewer parts, or less time for each"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class EndpointSpec(Value):
@@ -474,6 +586,10 @@ class EndpointSpec(Value):
     model_s3_uri: S3Uri
     image_uri: str
     compute: EndpointCompute
+    name: EndpointName | None = Field(
+        default=None, description="Of an endpoint that stays while its models change; none: named by its content"
+    )
+    rollout: Rollout = Field(default=Rollout(), description="How a named endpoint that is in service is updated")
     fresh: bool = Field(default=False, description="Ask for a new endpoint even if one with this content is in service")
 
 
@@ -482,11 +598,11 @@ class EndpointResult(Value):
 
     name: str
     arn: str
-    how: Literal["created", "adopted", "reused"]
+    how: Literal["created", "adopted", "reused", "updated"]
+    ours: bool = Field(description="Whether this flow run is who asked for it first")
     config_name: str
     model_name: str
-    instance_type: str
-    instance_count: int
+    compute: EndpointCompute
     created_at: AwareDatetime
     seconds_to_in_service: float
     hourly_usd: float | None = Field(description="None when the price is unknown")
@@ -624,6 +740,125 @@ class FrontResult(Value):
     answers: tuple[SampleAnswer, ...] = Field(description="What it said of a few pictures, through the alias")
 
 
+# --- scaling --------------------------------------------------------------------------------------------------------
+
+
+class ScheduledCapacity(Value):
+    """Other limits from a moment on, which may come again: more instances before the office opens."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9-]{1,64}$", description="Its name")
+    schedule: str = Field(
+        pattern=r"^(cron|at|rate)\(.+\)$", description="When: cron(0 7 ? * MON-FRI *), at(2027-01-01T00:00:00)"
+    )
+    timezone: str = Field(default="UTC", description="The schedule's time zone, such as Europe/Zurich")
+    min_instances: int = Field(ge=1, le=100, description="Fewest instances from then on")
+    max_instances: int = Field(ge=1, le=100, description="Most instances from then on")
+
+    @model_validator(mode="after")
+    def _fewest_is_not_more_than_most(self) -> "ScheduledCapacity":
+        _check_limits(self.min_instances, self.max_instances)
+        return self
+
+
+class Scaling(Value):
+    """How many instances an endpoint has: as many as keep each at its target, within limits."""
+
+    target: float = Field(
+        gt=0, description="Invocations per instance and minute to hold; recommend_scaling measures what is right"
+    )
+    min_instances: int = Field(default=1, ge=1, le=100, description="Fewest instances")
+    max_instances: int = Field(default=4, ge=1, le=100, description="Most instances, and so the most it can cost")
+    scale_out_cooldown_seconds: int = Field(default=60, ge=0, le=3600, description="Rest after instances were added")
+    scale_in_cooldown_seconds: int = Field(default=300, ge=0, le=3600, description="Rest after instances were removed")
+    schedule: tuple[ScheduledCapacity, ...] = Field(default=(), description="Other limits from given moments on")
+
+    @model_validator(mode="after")
+    def _limits_and_names_make_sense(self) -> "Scaling":
+        _check_limits(self.min_instances, self.max_instances)
+        names = [one.name for one in self.schedule]
+        if len(set(names)) < len(names):
+            msg = f"the schedule names something twice: {', '.join(names)}"
+            raise ValueError(msg)
+        return self
+
+
+def _check_limits(fewest: int, most: int) -> None:
+    if fewest > most:
+        msg = f"min_instances={fewest} must not be more than max_instances={most}"
+        raise ValueError(msg)
+
+
+class ScalingActivity(Value):
+    """One time that instances were added or removed."""
+
+    at: AwareDatetime
+    description: str
+    cause: str
+    status: str
+
+
+class ScalingResult(Value):
+    """An endpoint that is scaled."""
+
+    endpoint: str
+    how: Literal["registered", "changed"]
+    scaling: Scaling
+    instances: int = Field(description="How many it has now")
+    alarms: tuple[str, ...] = Field(description="What CloudWatch watches for the policy")
+    activities: tuple[ScalingActivity, ...] = Field(description="What was done so far, the latest first")
+    most_hourly_usd: float | None = Field(description="With the most instances; None when the price is unknown")
+
+
+class Traffic(Value):
+    """What is expected of an endpoint, and what it is measured by."""
+
+    requests_per_second: float = Field(gt=0, description="On an ordinary day")
+    peak_requests_per_second: float = Field(gt=0, description="At the busiest")
+    p99_ms: float = Field(default=1000, gt=0, description="99 of 100 answers may take so long, milliseconds")
+    safety_factor: float = Field(
+        default=0.5, gt=0, le=1, description="Share of what an instance holds that scaling aims at; AWS advises 0.5"
+    )
+    seconds_per_level: float = Field(default=5, ge=1, le=600, description="How long each number of callers is measured")
+    most_callers: int = Field(default=32, ge=1, le=1000, description="Most callers at once")
+
+    @model_validator(mode="after")
+    def _the_peak_is_the_peak(self) -> "Traffic":
+        if self.peak_requests_per_second < self.requests_per_second:
+            msg = (
+                f"peak_requests_per_second={self.peak_requests_per_second:g} must not be less than "
+                f"requests_per_second={self.requests_per_second:g}"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class LoadLevel(Value):
+    """What was measured with so many callers, each of whom asks again as soon as it is answered."""
+
+    callers: int
+    requests: int
+    errors: int
+    requests_per_second: float
+    mean_ms: float
+    p50_ms: float
+    p99_ms: float
+
+
+class ScalingRecommendation(Value):
+    """What follows from a measurement and the expected traffic, and why."""
+
+    endpoint: str
+    instance_type: str
+    levels: tuple[LoadLevel, ...]
+    held_requests_per_second: float = Field(description="The most that one instance held at the asked p99")
+    scaling: Scaling
+    reserved_concurrency: int = Field(description="Of the function in front")
+    provisioned_concurrency: int = Field(description="Of the function in front")
+    monthly_usd: float | None = Field(description="On ordinary days; None when a price is unknown")
+    most_monthly_usd: float | None = Field(description="If every moment were the busiest")
+    reasoning: tuple[str, ...] = Field(description="One sentence for each number")
+
+
 # --- comparison and teardown ----------------------------------------------------------------------------------------
 
 
@@ -663,6 +898,16 @@ class StepResult(Value, Generic[Result]):
     sections: tuple[Section, ...]
 
 
+class LiveResult(Value):
+    """A model that people can ask: its endpoint of a lasting name, the function in front, and how both scale."""
+
+    deployment: Deployment
+    front: FrontResult
+    recommendation: ScalingRecommendation | None = Field(description="None when no traffic was named")
+    scaling: ScalingResult | None = Field(description="None when no traffic was named")
+    deleted: tuple[str, ...] = Field(description="What was taken down again; nothing when it was kept")
+
+
 class RunReport(Value):
     """A whole run, for machines to read; the pictures are in the page beside it."""
 
@@ -671,4 +916,5 @@ class RunReport(Value):
     upload: UploadResult
     tuning: TuningResult | None = Field(description="None when the hyperparameters were given")
     comparison: Comparison
+    live: LiveResult | None = Field(description="None when no model was to be put into service")
     costs: tuple[CostLine, ...]

@@ -74,11 +74,13 @@ def _line(
 def endpoint_cost(endpoint: EndpointResult, region: str, until: datetime, *, kept: bool) -> CostLine:
     """Return the cost line of an endpoint, from its creation to a moment."""
     seconds = (until - endpoint.created_at).total_seconds()
-    billed = cost_usd("hosting", endpoint.instance_type, region, endpoint.instance_count, seconds)
+    machines = endpoint.compute
+    known = cost_usd("hosting", machines.instance_type, region, machines.instance_count, seconds)
+    billed = None if machines.serverless else known  # by what was asked of it, which nobody counted
     hourly = "unknown" if endpoint.hourly_usd is None else f"${endpoint.hourly_usd:.3f}"
     return CostLine(
         step="endpoint",
-        machines=f"{endpoint.instance_count} x {endpoint.instance_type}",
+        machines=machines.machines,
         billable_seconds=seconds,
         at_most_usd=endpoint.hourly_usd,
         billed_usd=billed,

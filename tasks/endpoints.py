@@ -1,24 +1,17 @@
-"""SageMaker endpoints: start one, wait until it answers, ask it, take it down."""
+"""SageMaker endpoints: start or update one, wait until it answers, ask it, take it down."""
 
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 
 from botocore.exceptions import ClientError
 from prefect import task
 
 from tasks.aws.clients import client
-from tasks.aws.errors import (
-    FlowsError,
-    InvocationError,
-    ResourceError,
-    is_code,
-    is_transient_error,
-    sentence_for,
-)
-from tasks.aws.identity import PROJECT, PROJECT_TAG
+from tasks.aws.endpoints import EndpointSubmission, delete_config, delete_whole, is_ours, put_endpoint
+from tasks.aws.errors import InvocationError, RolledBackError, is_code, is_transient_error, sentence_for
 from tasks.aws.images import serving_image_uri
 from tasks.aws.jobs import (
     ENDPOINT_CONFIGS,
@@ -26,15 +19,14 @@ from tasks.aws.jobs import (
     MODELS,
     Description,
     Patience,
-    Submission,
     await_end,
-    delete,
     describe,
+    settle,
     submit_once,
 )
 from tasks.aws.logs import ENDPOINT_GROUP, LogFollower
 from tasks.aws.prices import hourly_usd
-from tasks.aws.requests import check_instance_type, endpoint_config_request, endpoint_request, model_request
+from tasks.aws.requests import VARIANT, check_instance_type, endpoint_config_request, endpoint_request, model_request
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.contracts import EndpointAnswer, EndpointResult, EndpointSpec, LabelledImage, SampleAnswer, TeardownResult
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
@@ -57,53 +49,78 @@ def find_serving_image(settings: Settings, instance_type: str) -> str:
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
-def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta) -> Submission:
-    """Create the model, the configuration and the endpoint, and return the endpoint's name.
+def await_rest(name: str) -> None:
+    """Wait until nobody is changing an endpoint; safe to retry: it only looks."""
+    if describe(ENDPOINTS, name) is not None:
+        settle(ENDPOINTS, name)
 
-    Safe to retry: each of the three is adopted when it is there.
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta) -> EndpointSubmission:
+    """Create the model, the configuration and the endpoint; or begin to update the endpoint of that name.
+
+    Safe to retry: each of the three is adopted when it is there, an update that has begun is not begun again.
+
+    Raises:
+        IdentityError: Something of a name of ours is not this project's.
+        RequestRefusedError: AWS refused, with its reason.
     """
     owner = current_owner(lifetime)
     model = submit_once(MODELS, model_request(spec, settings, owner))
     config = submit_once(ENDPOINT_CONFIGS, endpoint_config_request(spec, model.name, owner))
-    submission = submit_once(ENDPOINTS, endpoint_request(spec, config.name, owner))
+    request = endpoint_request(spec, config.name, owner)
+    submission = put_endpoint(request, spec.rollout if spec.name else None)
     run_logger().info("Endpoint %s: %s", submission.name, submission.how)
     return submission
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
-def await_endpoint(submission: Submission, spec: EndpointSpec, settings: Settings) -> EndpointResult:
-    """Wait until the endpoint is in service.
+def await_endpoint(submission: EndpointSubmission, spec: EndpointSpec, settings: Settings) -> EndpointResult:
+    """Wait until the endpoint is in service with what it is to serve; what it served before is deleted then.
 
-    Safe to retry: it only looks.
+    Safe to retry: it only looks, and deletes what is in nobody's service.
 
     Raises:
+        RolledBackError: An alarm went off, or the new servers did not start: what was in service before still is.
         JobFailedError: The endpoint failed, with the container's own words.
         DeadlineError: The endpoint was not in service when the deadline passed.
     """
-    patience = Patience(poll_seconds(), _DEADLINE_SECONDS)
+    rollout_seconds = spec.rollout.steps * spec.rollout.bake_seconds if submission.replaces else 0
+    patience = Patience(poll_seconds(), _DEADLINE_SECONDS + rollout_seconds)
     logger = run_logger()
-    logs = LogFollower(f"{ENDPOINT_GROUP}/{submission.name}", "", lambda line: logger.info("%s", line), logger.warning)
+    group, stream = f"{ENDPOINT_GROUP}/{submission.name}", f"{VARIANT}/"
+    logs = LogFollower(group, stream, lambda line: logger.info("%s", line), logger.warning, since=submission.asked_at)
 
     def tail() -> tuple[str, ...]:
         logs.drain(lambda: patience.clock.sleep(min(patience.poll_seconds, 2.0)))
         return logs.tail()
 
-    description = await_end(ENDPOINTS, submission.name, patience, log_tail=tail)
+    description = await_end(ENDPOINTS, submission.name, patience, lambda _description: logs.poll(), tail)
+    if description["EndpointConfigName"] != submission.config_name:
+        # One that was rolled back is in service too: only its configuration tells.
+        raise RolledBackError(
+            ENDPOINTS.noun, submission.name, "InService", description.get("FailureReason", ""), tail()
+        )
+    if submission.replaces and submission.replaces != submission.config_name:
+        delete_config(submission.replaces)
     return _result(submission, description, spec, settings)
 
 
 @contextmanager
-def deleted_on_failure(submission: Submission) -> Iterator[None]:
-    """Delete an endpoint that this flow run asked for, with all behind it, when the block fails.
+def undone_on_failure(submission: EndpointSubmission) -> Iterator[None]:
+    """Leave nothing behind that is of no use when the block fails.
 
-    A failed endpoint is of no use, and one nobody waits for any more would bill for ever.
+    An endpoint that this flow run asked for would bill for ever, with nobody to wait for it: it is deleted. One that
+    was updated stays in service, with its old model or, when nobody waited, with what SageMaker makes of it.
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if submission.ours:
-            gone = ", ".join(_delete_whole(submission.name))
+            gone = ", ".join(delete_whole(submission.name))
             run_logger().warning("Deleted, since the deployment did not succeed: %s", gone)
+        elif isinstance(error, RolledBackError):
+            delete_config(submission.config_name)
         raise
 
 
@@ -124,10 +141,7 @@ def delete_endpoint(name: str) -> TeardownResult:
     Raises:
         FlowsError: The endpoint is not one of this project's.
     """
-    description = describe(ENDPOINTS, name)
-    if description is not None:
-        _check_ours(name, description["EndpointArn"])
-    deleted = _delete_whole(name)
+    deleted = delete_whole(name)
     for resource in deleted:
         run_logger().info("Deleted %s", resource)
     return TeardownResult(deleted=deleted, kept=())
@@ -138,7 +152,7 @@ def list_endpoints() -> tuple[str, ...]:
     """Return the names of this project's endpoints; what lacks its tag is not named."""
     pages = client("sagemaker").get_paginator("list_endpoints").paginate(NameContains="flows-")
     found = [(endpoint["EndpointName"], endpoint["EndpointArn"]) for page in pages for endpoint in page["Endpoints"]]
-    return tuple(name for name, arn in found if _is_ours(arn))
+    return tuple(name for name, arn in found if is_ours(arn))
 
 
 def invoke(name: str, image: LabelledImage) -> EndpointAnswer:
@@ -162,45 +176,21 @@ def invoke(name: str, image: LabelledImage) -> EndpointAnswer:
     return EndpointAnswer(milliseconds=1000 * (time.perf_counter() - started), **fields)
 
 
-def _result(submission: Submission, description: Description, spec: EndpointSpec, settings: Settings) -> EndpointResult:
-    machines = spec.compute
-    config = describe(ENDPOINT_CONFIGS, description["EndpointConfigName"]) or {}
-    took = description["LastModifiedTime"] - description["CreationTime"]
+def _result(
+    submission: EndpointSubmission, description: Description, spec: EndpointSpec, settings: Settings
+) -> EndpointResult:
+    compute, config = spec.compute, describe(ENDPOINT_CONFIGS, submission.config_name) or {}
+    began = submission.asked_at if submission.how == "updated" else description["CreationTime"]
+    hourly = hourly_usd("hosting", compute.instance_type, settings.region, compute.instance_count)
     return EndpointResult(
         name=submission.name,
         arn=submission.arn,
         how=submission.how,
-        config_name=description["EndpointConfigName"],
+        ours=submission.ours,
+        config_name=submission.config_name,
         model_name=config["ProductionVariants"][0]["ModelName"],
-        instance_type=machines.instance_type,
-        instance_count=machines.instance_count,
+        compute=compute,
         created_at=description["CreationTime"],
-        seconds_to_in_service=took.total_seconds(),
-        hourly_usd=hourly_usd("hosting", machines.instance_type, settings.region, machines.instance_count),
+        seconds_to_in_service=max((description["LastModifiedTime"] - began).total_seconds(), 0),
+        hourly_usd=None if compute.serverless else hourly,
     )
-
-
-def _delete_whole(name: str) -> tuple[str, ...]:
-    """Delete an endpoint and what stands behind it; the endpoint first, since it is what bills."""
-    endpoint = describe(ENDPOINTS, name)
-    if endpoint and ENDPOINTS.status(endpoint) in ENDPOINTS.running:
-        # SageMaker refuses to delete an endpoint that is still being created or updated.
-        run_logger().info("Endpoint %s is still %s: waiting to delete it", name, ENDPOINTS.status(endpoint))
-        with suppress(ResourceError):
-            await_end(ENDPOINTS, name, Patience(poll_seconds(), _DEADLINE_SECONDS))
-    config_name = endpoint["EndpointConfigName"] if endpoint else name
-    config = describe(ENDPOINT_CONFIGS, config_name)
-    models = [variant["ModelName"] for variant in config["ProductionVariants"]] if config else [name]
-    candidates = [(ENDPOINTS, name), (ENDPOINT_CONFIGS, config_name), *((MODELS, model) for model in models)]
-    return tuple(f"{kind.noun} {found}" for kind, found in candidates if delete(kind, found))
-
-
-def _is_ours(arn: str) -> bool:
-    tags = client("sagemaker").list_tags(ResourceArn=arn)["Tags"]
-    return {"Key": PROJECT_TAG, "Value": PROJECT} in tags
-
-
-def _check_ours(name: str, arn: str) -> None:
-    if not _is_ours(arn):
-        msg = f"The endpoint {name} does not carry the tag {PROJECT_TAG}={PROJECT}: delete it by hand if you are sure"
-        raise FlowsError(msg)

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-from prefect import task
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.aws import instances
-from tasks.aws.errors import JobFailedError
+from tasks.aws.errors import FlowsError, JobFailedError, sentence_for
 from tasks.aws.instance_requests import command_request, instance_name, results_uri
 from tasks.aws.instances import Launch
 from tasks.aws.jobs import Description, How, Patience
@@ -17,9 +20,18 @@ from tasks.aws.settings import Settings, instance_venv, poll_seconds
 from tasks.contracts import Ec2TrainingSpec, TrainingResult
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
 from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger
+from tasks.signals import signal_waits
 
 _AGENT_SECONDS = 600.0
 _SENT_BY_ANOTHER_SECONDS = 120.0
+# Until EC2 lists an instance that it has launched.
+_LISTED_SECONDS = 20.0
+_LISTED_POLL_SECONDS = 2.0
+
+
+def _may_launch_again(asked: "Task[..., Any]", task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell Prefect whether another try is worth it; who has pressed Ctrl-C does not wait for one."""
+    return not signal_waits() and is_transient(asked, task_run, state)
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
@@ -41,7 +53,7 @@ def find_finished_training(spec: Ec2TrainingSpec, settings: Settings) -> Trainin
     return _result(settings, name, "reused")
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_may_launch_again)
 def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     """Launch the instance.
 
@@ -52,7 +64,7 @@ def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
         RequestRefusedError: AWS refused for another reason.
     """
     owner = current_owner(timedelta(seconds=instances.longest_seconds(spec)))
-    launch = instances.launch_once(spec, settings, owner)
+    launch = instances.launch_once(spec, settings, owner, _until_listed())
     market = "spot" if launch.spot else "on-demand"
     run_logger().info("Instance %s (%s, %s): %s", launch.instance_id, launch.instance_type, market, launch.how)
     return launch
@@ -101,15 +113,38 @@ def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settin
 
 
 @contextmanager
-def ended_if_abandoned(spec: Ec2TrainingSpec) -> Iterator[None]:
-    """End the instance when nobody waits any more, also in the moment between its launch and our knowing of it."""
+def ended_if_lost(spec: Ec2TrainingSpec) -> Iterator[None]:
+    """End the instance when its launch ends in an error that keeps it from us: a lost answer, or one of Prefect's own.
+
+    Signals are to be held meanwhile: one that cuts the launch in two may come before EC2 has an instance to be found.
+    """
     try:
         yield
-    except ABANDONED:
-        launch = instances.find_running(spec, current_owner(timedelta()))
-        if launch and launch.ours:
-            _end(launch, "nobody waits for it")
+    except FlowsError:  # AWS has said no, and there is nothing to look for
         raise
+    except BaseException:
+        _end_lost(spec)
+        raise
+
+
+def _end_lost(spec: Ec2TrainingSpec) -> None:
+    owner = current_owner(timedelta())
+    try:
+        launch = instances.find_listed(spec, owner, _until_listed())
+        if launch and launch.ours:
+            _end(launch, "its launch came to no good end")
+    except (FlowsError, ClientError, BotoCoreError) as error:
+        name, seconds = instance_name(spec, owner), instances.longest_seconds(spec)
+        run_logger().error(
+            "Whether an instance %s runs is not known (%s); one that does ends itself after %.0f s",
+            name,
+            sentence_for(error),
+            seconds,
+        )
+
+
+def _until_listed() -> Patience:
+    return Patience(min(poll_seconds(), _LISTED_POLL_SECONDS), _LISTED_SECONDS)
 
 
 @contextmanager
@@ -181,7 +216,7 @@ def _result(settings: Settings, name: str, how: How) -> TrainingResult | None:
         output_s3_uri=f"{folder}/output.tar.gz",
         instance_type=machine["instance_type"],
         instance_count=1,
-        metrics={},
+        metrics=found["metrics"],
         phase_seconds=found["phase_seconds"],
         billable_seconds=seconds,
         # Spot prices change by the hour; on-demand's is what it costs at most.

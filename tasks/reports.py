@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -18,6 +19,8 @@ from tasks.contracts import (
     LabelledImage,
     RunReport,
     SampleAnswer,
+    ScalingRecommendation,
+    ScalingResult,
     Section,
     TrainedModel,
     TrainingReport,
@@ -26,6 +29,7 @@ from tasks.contracts import (
     Way,
 )
 from tasks.markdown import escape, machines, picture, short_number, table, to_page, usd
+from tasks.recommendations import held_level
 
 _WORST_CONFUSIONS = 5
 
@@ -110,7 +114,7 @@ def report_endpoint(deployment: Deployment) -> Section:
         table(
             ["endpoint", f"{endpoint.name} ({endpoint.how})"],
             [
-                ["machines", f"{machines(endpoint.instance_type, endpoint.instance_count)}, {hourly}"],
+                ["machines", f"{endpoint.compute.machines}, {hourly}"],
                 ["in service after", f"{endpoint.seconds_to_in_service:.1f} s"],
             ],
         ),
@@ -130,6 +134,49 @@ def report_front(front: FrontResult) -> Section:
     ]
     parts = [table(["function", f"{front.name} ({front.how})"], facts), *_answers(front.answers)]
     return _publish("front", "Front", parts)
+
+
+@task
+def report_scaling(result: ScalingResult) -> Section:
+    """Show how an endpoint is scaled, and when instances were added or removed."""
+    scaling = result.scaling
+    most = "unknown" if result.most_hourly_usd is None else f"${result.most_hourly_usd:.3f}"
+    facts = [
+        ["instances", f"{scaling.min_instances} to {scaling.max_instances}, {result.instances} now"],
+        ["at most", f"{most} an hour"],
+        ["target", f"{scaling.target:g} invocations per instance and minute"],
+        ["cooldown", f"{scaling.scale_out_cooldown_seconds} s out, {scaling.scale_in_cooldown_seconds} s in"],
+        *([f"schedule {one.name}", f"{one.schedule} {one.timezone}"] for one in scaling.schedule),
+        ["alarms", ", ".join(result.alarms)],
+    ]
+    rows = [[f"{one.at:%Y-%m-%d %H:%M:%S}", one.description, one.cause, one.status] for one in result.activities]
+    parts = [
+        table(["scaling", f"{result.endpoint} ({result.how})"], facts),
+        table(["when", "what", "why", ""], rows) if rows else "No instance has been added or removed yet.",
+    ]
+    return _publish("scaling", "Scaling", parts)
+
+
+@task
+def report_recommendation(recommendation: ScalingRecommendation, p99_ms: float) -> Section:
+    """Show a recommendation: what was measured, and what follows from it."""
+    held = held_level(recommendation.levels, p99_ms)
+    rows = [
+        [
+            f"{'★ ' if level == held else ''}{level.callers}",
+            level.requests,
+            level.errors,
+            f"{level.requests_per_second:.1f}",
+            *(f"{milliseconds:.0f}" for milliseconds in (level.mean_ms, level.p50_ms, level.p99_ms)),
+        ]
+        for level in recommendation.levels
+    ]
+    parts = [
+        table(["callers", "requests", "failed", "requests/s", "mean ms", "p50 ms", "p99 ms"], rows),
+        picture("load", charts.load_levels(recommendation.levels, held, p99_ms)),
+        "\n".join(f"- {escape(sentence)}" for sentence in recommendation.reasoning),
+    ]
+    return _publish("scaling-recommendation", f"Scaling of {recommendation.endpoint}", parts)
 
 
 @task
@@ -206,7 +253,8 @@ def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
     text = "\n\n".join([f"# {escape(run.title)}", *parts, _after(run)])
     place = Path(run.folder)
     place.mkdir(parents=True, exist_ok=True)
-    pictures = {"comparison": {"deployments": {"__all__": {"answers": {"__all__": {"image": {"body"}}}}}}}
+    answers: dict[str, Any] = {"answers": {"__all__": {"image": {"body"}}}}
+    pictures = {"comparison": {"deployments": {"__all__": answers}}, "live": {"deployment": answers, "front": answers}}
     facts = run.model_dump(mode="json", exclude=pictures)
     (place / "report.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     page = place / "report.html"
@@ -238,11 +286,16 @@ def _slug(way: Way) -> str:
 
 
 def _after(run: RunReport) -> str:
-    """Return what is left in service, and what is gone."""
-    if run.comparison.deleted:
-        return "\n".join(["## Torn down\n", *(f"- {escape(name)}" for name in run.comparison.deleted)])
-    names = [f"- {deployment.endpoint.name}" for deployment in run.comparison.deployments]
-    return "\n".join(["## In service, and billing until torn down\n", *names])
+    """Return what is gone, and what is left in service."""
+    deployments = (*run.comparison.deployments, *((run.live.deployment,) if run.live else ()))
+    gone = (*run.comparison.deleted, *(run.live.deleted if run.live else ()))
+    left = [one.endpoint.name for one in deployments if f"endpoint {one.endpoint.name}" not in gone]
+    parts = []
+    if gone:
+        parts += ["## Torn down\n", *(f"- {escape(name)}" for name in gone)]
+    if left:
+        parts += ["\n## In service, and billing until torn down\n", *(f"- {name}" for name in left)]
+    return "\n".join(parts)
 
 
 def _worst_confusions(report: TrainingReport) -> str:

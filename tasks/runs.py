@@ -3,15 +3,18 @@
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from botocore.exceptions import BotoCoreError, ClientError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ExternalSignal
 from prefect.logging import get_run_logger
 
-from tasks.aws.errors import DeadlineError
+from tasks.aws.errors import DeadlineError, sentence_for
 from tasks.aws.identity import Owner
 from tasks.aws.jobs import Kind, Submission, stop
 
@@ -37,7 +40,11 @@ def run_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
 
 
 def current_owner(lifetime: timedelta) -> Owner:
-    """Return the tags of what this run makes: its flow run, and when it is past due."""
+    """Return the tags of what this run makes: its flow run, and when it is past due.
+
+    The lifetime counts from the start of the task, which its retries share: they ask AWS for the very same thing, and
+    not from the flow's, which may have begun long before.
+    """
     context = FlowRunContext.get()
     task_context = TaskRunContext.get()
     flow_run_id = "none"
@@ -45,14 +52,33 @@ def current_owner(lifetime: timedelta) -> Owner:
         flow_run_id = str(context.flow_run.id)
     elif task_context and task_context.task_run.flow_run_id:
         flow_run_id = str(task_context.task_run.flow_run_id)
-    expires_at = datetime.now(tz=UTC) + lifetime
+    started = task_context.task_run.start_time if task_context else None
+    expires_at = (started or datetime.now(tz=UTC)) + lifetime
     return Owner(flow_run_id=flow_run_id, expires_at=expires_at.isoformat(timespec="seconds"))
 
 
-def stop_if_ours(kind: Kind, submission: Submission) -> None:
-    """Stop what this flow run asked for; what it only adopted belongs to another run, which may still want it."""
-    if submission.ours and stop(kind, submission.name):
-        run_logger().warning("%s %s is being stopped, nobody waits for it", kind.noun.capitalize(), submission.name)
+@contextmanager
+def stopped_on_failure(kind: Kind, submission: Submission) -> Iterator[None]:
+    """Stop what this flow run asked for when the block fails, however it fails: nobody waits for it any more.
+
+    For flows, around the task that waits: a failure that gets here is one that no retry will mend. What the flow run
+    only adopted belongs to another run, which may still want it.
+    """
+    try:
+        yield
+    except BaseException:
+        if submission.ours:
+            _stop(kind, submission.name)
+        raise
+
+
+def _stop(kind: Kind, name: str) -> None:
+    """Stop it, and say so; when that fails too, say it, for what is raised must be what ended the wait."""
+    try:
+        if stop(kind, name):
+            run_logger().warning("%s %s is being stopped, nobody waits for it", kind.noun.capitalize(), name)
+    except (ClientError, BotoCoreError) as error:
+        run_logger().warning("The %s %s could not be stopped, and may bill: %s", kind.noun, name, sentence_for(error))
 
 
 class Progress:

@@ -12,14 +12,14 @@ from prefect import task
 from tasks.aws.clients import client
 from tasks.aws.errors import CapacityError, FlowsError, JobFailedError
 from tasks.aws.images import training_image_uri
-from tasks.aws.jobs import TRAINING_JOBS, Description, Patience, Submission, await_end, describe, submit_once
+from tasks.aws.jobs import TRAINING_JOBS, Description, Patience, Submission, await_end, describe, find, submit_once
 from tasks.aws.logs import TRAINING_GROUP, LogFollower
 from tasks.aws.prices import cost_usd
 from tasks.aws.requests import check_instance_type, training_job_request
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.contracts import TrainingReport, TrainingResult, TrainingSpec
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
-from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger, stop_if_ours
+from tasks.runs import EpochProgress, current_owner, run_logger
 
 # A job may wait for its machines longer than it may run; after that, somebody should look.
 _QUEUE_SECONDS = 3600
@@ -40,6 +40,12 @@ def find_training_image(settings: Settings, instance_type: str) -> str:
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+def find_training_job(spec: TrainingSpec, settings: Settings) -> Submission | None:
+    """Return the job with this content that runs or has completed, if there is one; safe to retry: it only looks."""
+    return find(TRAINING_JOBS, training_job_request(spec, settings, current_owner(_LIFETIME)))
+
+
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
 def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
     """Start the job, and return its name.
 
@@ -54,8 +60,7 @@ def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
 def await_training_job(submission: Submission, spec: TrainingSpec, settings: Settings) -> TrainingResult:
     """Wait for the job, hand its log lines over as they are written, and return what came of it.
 
-    Safe to retry: it only looks. When the wait ends early (Ctrl-C, SIGTERM, the deadline), a job that this flow run
-    asked for is stopped.
+    Safe to retry: it only looks.
 
     Raises:
         CapacityError: SageMaker had no machine of that type.
@@ -69,9 +74,6 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
     watch = _Watch(submission.name, spec.hyperparameters.epochs)
     try:
         description = await_end(TRAINING_JOBS, submission.name, patience, watch.look, watch.drained_tail(patience))
-    except ABANDONED:
-        stop_if_ours(TRAINING_JOBS, submission)
-        raise
     except JobFailedError as error:
         if error.reason.startswith(_NO_CAPACITY):
             raise CapacityError((spec.compute.instance_type,)) from error

@@ -21,7 +21,7 @@ from tasks.aws.trials import (
 from tasks.contracts import Trial, TuningResult, TuningSpec
 from tasks.markdown import short_number
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
-from tasks.runs import ABANDONED, Progress, current_owner, run_logger, stop_if_ours
+from tasks.runs import Progress, current_owner, run_logger
 
 _QUEUE_SECONDS = 3600
 _LIFETIME = timedelta(days=7)
@@ -42,22 +42,18 @@ def start_tuning_job(spec: TuningSpec, settings: Settings) -> Submission:
 def await_tuning_job(submission: Submission, spec: TuningSpec, settings: Settings) -> TuningResult:
     """Wait for the tuning job, tell of every trial that ends, and return what was found.
 
-    Safe to retry: it only looks. When the wait ends early, a tuning job that this flow run asked for is stopped, and so
-    is one whose program does not print the objective.
+    Safe to retry: it only looks.
 
     Raises:
-        JobFailedError: All trials failed, with the most common reason; or none printed the objective.
+        JobFailedError: All trials failed, with the most common reason; or the first that completed has not printed the
+            objective, and the tuning job goes on running.
         JobStoppedError: Somebody stopped the tuning job.
         DeadlineError: It was not done when the deadline passed.
     """
     watch = _Watch(submission.name, spec, settings.region)
     try:
         description = await_end(TUNING_JOBS, submission.name, _patience(spec), watch.look)
-    except ABANDONED:
-        stop_if_ours(TUNING_JOBS, submission)
-        raise
     except JobFailedError as error:
-        stop_if_ours(TUNING_JOBS, submission)  # it may be running: only its first trial has shown what is wrong
         raise _with_trials_reason(error, settings.region) from error
     watch.end()
     return _result(submission, description, spec, settings.region)
@@ -75,12 +71,13 @@ class _Watch:
     def look(self, description: Description) -> None:
         trials = list_trials(description, self._region)
         ended = [trial for trial in trials if trial.status in ("Completed", "Failed", "Stopped")]
-        for trial in ended:
+        judged = [trial for trial in ended if trial.objective_status != "Pending"]
+        for trial in judged:
             if trial.name not in self._told:
                 self._told.add(trial.name)
-                self._tell(trial, len(self._told), best_so_far(self._config.objective, ended))
+                self._tell(trial, len(self._told), best_so_far(self._config.objective, judged))
         self._progress.update(0.99 * len(ended) / max(self._total, 1))
-        check_objective(self._name, self._config.objective, ended)
+        check_objective(self._name, self._config.objective, judged)
 
     def _tell(self, trial: Trial, ended: int, best: Trial | None) -> None:
         metric = self._config.objective

@@ -16,7 +16,7 @@ SPLITS = ("train", "valid", "test")
 _BASE = "/opt/ml"
 _MOST_WORKERS = 64
 _OF_SEVERAL: dict[str, tuple[type, str]] = {
-    "processes_per_instance": (int, "processes that train one model together (default SM_NUM_GPUS, else 1)"),
+    "processes_per_instance": (int, "processes that train one model together (default: one for each GPU)"),
     "join_timeout_seconds": (float, "how long to wait for the other instances to start (default 600)"),
     "rank_timeout_seconds": (float, "how long a process may be silent before all give up (default 40)"),
 }

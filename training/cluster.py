@@ -1,8 +1,11 @@
 """Who trains together: the hosts of a job and the processes on each, as SageMaker and the command line say it."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from training.errors import ArgumentError
@@ -13,6 +16,7 @@ _JOIN_SECONDS = 600.0
 # Within a minute a job whose rank is lost must have failed, and there is more to do in it than to notice.
 _RANK_SECONDS = 40.0
 _MOST_PROCESSES = 64
+_GPU_SECONDS = 30.0
 _REPLICATED = "FullyReplicated"
 
 
@@ -95,11 +99,27 @@ def _hosts(environ: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
 
 def _processes(flags: Mapping[str, Any], environ: Mapping[str, str]) -> int:
     """Return one process for each GPU, and one where there is none; the flag counts more."""
-    processes: int = flags.get("processes_per_instance") or max(1, _number("SM_NUM_GPUS", environ, 1))
+    processes: int = flags.get("processes_per_instance") or max(1, _gpus(environ))
     if not 1 <= processes <= _MOST_PROCESSES:
         msg = f"processes_per_instance={processes} is out of range: it must be at least 1 and at most {_MOST_PROCESSES}"
         raise ArgumentError(msg)
     return processes
+
+
+def _gpus(environ: Mapping[str, str]) -> int:
+    """Return the number of GPUs that torch will see, without importing it: by hand, nobody sets SM_NUM_GPUS."""
+    if environ.get("SM_NUM_GPUS"):
+        return _number("SM_NUM_GPUS", environ, 0)
+    program = shutil.which("nvidia-smi", path=environ.get("PATH", ""))
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=_GPU_SECONDS, check=False)  # noqa: S603 - the driver's own
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    gpus = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    visible = environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+    return min(gpus, len(list(takewhile(lambda one: one.strip() not in {"", "-1"}, visible))))
 
 
 def _local_rank(processes: int, environ: Mapping[str, str]) -> int | None:

@@ -9,6 +9,8 @@ trains, and a second machine goes on from them.
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,15 +18,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 _THREADS = 16
+_TRIES = 5
+_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _SYNC_SECONDS = 30.0
 _MODEL, _OUTPUT, _CHECKPOINTS, _DATA = Path("TrainedModels"), Path("output"), Path("checkpoints"), Path("data")
 _SCRIPT = Path(__file__).with_name("train.py")
@@ -34,8 +44,9 @@ class InstanceJob:
     """One training on this machine.
 
     Args:
-        spec: name, channels (by name: s3_uri, data_type), hyperparameters (JSON by name), output_s3_uri,
-            checkpoints_s3_uri, machine (what is to be known of it later; launched_at in seconds of the epoch).
+        spec: name, channels (by name: s3_uri, data_type), hyperparameters (JSON by name), metrics (as a training job's
+            MetricDefinitions), output_s3_uri, checkpoints_s3_uri, machine (what is to be known of it later; launched_at
+            in seconds of the epoch).
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
@@ -44,6 +55,8 @@ class InstanceJob:
             "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=_THREADS)
         )
         self._launched_at = float(spec["machine"]["launched_at"])
+        self._patterns = {metric["Name"]: re.compile(metric["Regex"]) for metric in spec["metrics"]}
+        self._metrics: dict[str, float] = {}
         self._seconds = {"Starting": round(time.time() - self._launched_at, 3)}
 
     def run(self) -> int:
@@ -53,7 +66,7 @@ class InstanceJob:
                 self._download(name, channel)
             self._fetch_below(self._spec["checkpoints_s3_uri"].rstrip("/") + "/", _CHECKPOINTS)
         with self._phase("Training"), self._checkpoints_kept():
-            code = subprocess.run(self._command(), env=self._environment(), check=False).returncode  # noqa: S603 - ours
+            code = self._train()
         if code == 0:
             with self._phase("Uploading"):
                 self._upload_packed(_MODEL, "model.tar.gz")
@@ -65,6 +78,7 @@ class InstanceJob:
         return {
             "name": self._spec["name"],
             "machine": self._spec["machine"],
+            "metrics": self._metrics,
             "phase_seconds": self._seconds,
             "billable_seconds": round(time.time() - self._launched_at, 3),
         }
@@ -76,6 +90,22 @@ class InstanceJob:
         began = time.monotonic()
         yield
         self._seconds[name] = round(time.monotonic() - began, 3)
+
+    def _train(self) -> int:
+        """Run the script and return its exit code; its lines are passed on as they come, and read for metrics."""
+        with subprocess.Popen(self._command(), env=self._environment(), stdout=subprocess.PIPE) as script:  # noqa: S603 - ours
+            for line in script.stdout or ():
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+                self._take_metrics(line.decode(errors="replace"))
+        return script.returncode
+
+    def _take_metrics(self, line: str) -> None:
+        """Read a line as SageMaker does: of what is printed several times, the last counts."""
+        for name, pattern in self._patterns.items():
+            for value in pattern.findall(line):
+                with suppress(ValueError):  # the pattern takes a lone "e" too
+                    self._metrics[name] = float(value)
 
     def _command(self) -> list[str]:
         flags = [f"--{name}={json.loads(value)}" for name, value in self._spec["hyperparameters"].items()]
@@ -111,10 +141,26 @@ class InstanceJob:
         def fetch(name: str) -> None:
             target = folder / _inside(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._s3.download_file(bucket, prefix + name, str(target))
+            self._fetch(bucket, prefix + name, target)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(fetch, names))
+
+    def _fetch(self, bucket: str, key: str, target: Path) -> None:
+        """Bring one object, by one request: of small files, boto3's download_file brings a quarter as many a second.
+
+        botocore repeats a request that failed, and not a body that broke off on its way.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                body = self._s3.get_object(Bucket=bucket, Key=key)["Body"]
+                with target.open("wb") as file:
+                    shutil.copyfileobj(body, file)
+            except _BROKEN_OFF:
+                if not tries_left:
+                    raise
+            else:
+                return
 
     # --- to S3 -------------------------------------------------------------------------------------------------------
 

@@ -66,10 +66,16 @@ class _Processes:
                 process.wait()
 
     def _environment(self) -> dict[str, str]:
-        """Return what the processes share: where they meet, and the processors, which each would take all of."""
-        threads = max(1, (os.cpu_count() or 1) // self._cluster.processes_per_host)
-        environ = {"OMP_NUM_THREADS": str(threads), **os.environ, "MASTER_ADDR": self._cluster.address}
-        return {**environ, "MASTER_PORT": str(self._cluster.port or _free_port())}
+        """Return what the processes share: where they meet, how many they are, and the processors, not all for each."""
+        processes = self._cluster.processes_per_host
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            **os.environ,
+            "MASTER_ADDR": self._cluster.address,
+            "MASTER_PORT": str(self._cluster.port or _free_port()),
+            "SM_NUM_GPUS": str(processes),  # or each would count anew
+        }
 
 
 def run_processes(cluster: Cluster) -> int:

@@ -30,15 +30,20 @@ def final_objective(training_job: Mapping[str, Any], metric: str) -> float | Non
 
 
 def trial_summary(
-    training_job: Mapping[str, Any], tuned: Mapping[str, str], objective: Mapping[str, str], tuning_job: str
+    training_job: Mapping[str, Any],
+    tuned: Mapping[str, str],
+    objective: Mapping[str, str],
+    tuning_job: str,
+    *,
+    judged: bool,
 ) -> Record:
-    """Return what a tuning job says of a trial.
+    """Return what a tuning job says of a trial: of its objective nothing until the tuning job has judged it.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_HyperParameterTrainingJobSummary.html
     """
     summary: Record = {name: training_job[name] for name in _FROM_TRAINING_JOB if name in training_job}
     summary |= {"TunedHyperParameters": dict(tuned), "TuningJobName": tuning_job, "ObjectiveStatus": "Pending"}
-    if summary["TrainingJobStatus"] not in ENDED:
+    if not judged:
         return summary
     value = final_objective(training_job, objective["MetricName"])
     if value is None:

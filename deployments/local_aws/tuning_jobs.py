@@ -15,7 +15,7 @@ from deployments.local_aws.tags import Tags
 from deployments.local_aws.training_jobs import TrainingJobs
 from deployments.local_aws.tuning_descriptions import ENDED, best_of, counters, objective_of, trial_summary
 from deployments.local_aws.tuning_requests import TuningConfig, check_trial, read_tuning_request, trial_request
-from deployments.local_aws.tuning_run import Known, TuningRun
+from deployments.local_aws.tuning_run import Known, Trial, TuningRun
 from deployments.local_aws.tuning_warm_start import check_parent, check_total
 
 _PRINCIPAL = "sagemaker.amazonaws.com"
@@ -210,12 +210,12 @@ class TuningJobs:
     def _summaries(self, job: _Job) -> _Summaries:
         objective = job.record["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
         name = job.record["HyperParameterTuningJobName"]
-        return [
-            trial_summary(
-                self._training_jobs.describe({"TrainingJobName": trial.name}), trial.hyperparameters, objective, name
-            )
-            for trial in tuple(job.run.trials)
-        ]
+        return [self._summary(trial, objective, name) for trial in tuple(job.run.trials)]
+
+    def _summary(self, trial: Trial, objective: Mapping[str, str], tuning_job: str) -> Record:
+        judged = trial.judged  # read first: what has been judged has ended
+        training_job = self._training_jobs.describe({"TrainingJobName": trial.name})
+        return trial_summary(training_job, trial.hyperparameters, objective, tuning_job, judged=judged)
 
     def _get(self, name: str) -> _Job:
         message = f"Amazon SageMaker can't find a tuning job called {name}. Type another name."

@@ -24,12 +24,13 @@ _LOOK_SECONDS = 0.5
 
 @dataclass
 class Trial:
-    """A training job of a tuning job, and the objective values that it has printed."""
+    """A training job of a tuning job, the objective values that it has printed, and whether they have been judged."""
 
     number: int
     name: str
     hyperparameters: Mapping[str, str]
     reports: list[float] = field(default_factory=list)
+    judged: bool = False
 
 
 Known = tuple[Mapping[str, str], float]
@@ -156,6 +157,7 @@ class TuningRun:
         description = self._jobs.describe({"TrainingJobName": trial.name})
         value, status = final_objective(description, self._config.metric), description["TrainingJobStatus"]
         strategy.close(trial.number, value)
+        trial.judged = True
         if value is None:
             self._fruitless.append(status)
             if self._best is None and len(self._fruitless) >= _FRUITLESS_TRIALS:

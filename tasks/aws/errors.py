@@ -12,6 +12,7 @@
         ├── JobFailedError        Failed, with AWS's reason and the last log lines
         ├── JobStoppedError       Stopped by somebody, or by its own time limit
         ├── InstanceLostError     the machine went away under the work
+        ├── RolledBackError       an endpoint went back to its old model
         └── DeadlineError         still not there when our patience ended
 
 Every argument goes to `super().__init__`, so that the exceptions survive pickling between processes.
@@ -129,6 +130,14 @@ class InstanceLostError(ResourceError):
     def what_happened(self) -> str:
         """Return the predicate of the sentence."""
         return f"went away, it is {self.status}"
+
+
+class RolledBackError(ResourceError):
+    """The endpoint is in service, and with what it served before: the new model was taken back."""
+
+    def what_happened(self) -> str:
+        """Return the predicate of the sentence."""
+        return "was rolled back, and serves what it served before"
 
 
 class DeadlineError(ResourceError):

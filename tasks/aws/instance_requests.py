@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tasks.aws.identity import Owner, digest_of, resource_name, tags_of
-from tasks.aws.requests import checkpoints_uri, encoded, input_channels, outputs_uri
+from tasks.aws.requests import METRIC_DEFINITIONS, checkpoints_uri, encoded, input_channels, outputs_uri
 from tasks.aws.settings import Settings
 from tasks.contracts import Ec2TrainingSpec
 
@@ -147,6 +147,7 @@ def _job(spec: Ec2TrainingSpec, settings: Settings, name: str, instance: dict[st
             for channel_name, channel in input_channels(spec.dataset, spec.hyperparameters).items()
         },
         "hyperparameters": encoded(spec.hyperparameters),
+        "metrics": METRIC_DEFINITIONS,
         "output_s3_uri": results_uri(settings, name),
         "checkpoints_s3_uri": checkpoints_uri(settings, name),
         "machine": {

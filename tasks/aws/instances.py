@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks.aws.clients import client
 from tasks.aws.errors import (
@@ -41,6 +41,10 @@ _NO_CAPACITY = (
 _MOST_ATTEMPTS = 20
 # AWS answers a lack of capacity with status 500, which botocore would ask about ten times over minutes.
 _LAUNCH_TRIES = 2
+# Until Systems Manager lists a command that it has accepted.
+_LISTED_SECONDS = 20.0
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,12 @@ def find_image(parameter: str) -> tuple[str, str]:
 # --- launched once --------------------------------------------------------------------------------------------------
 
 
-def launch_once(spec: Ec2TrainingSpec, settings: Settings, owner: Owner) -> Launch:
+def launch_once(spec: Ec2TrainingSpec, settings: Settings, owner: Owner, patience: Patience) -> Launch:
     """Launch the instance, unless one with this content is running already.
 
-    Safe to repeat: EC2's client token is the token, and who comes second finds the instance by its name. Where there is
-    no capacity, the types that the spec names are tried in turn, as spot first where that is asked for.
+    Safe to repeat: EC2's client token is the token, and who comes second finds the instance by its name, which it is
+    given `patience` for. Where there is no capacity, the types that the spec names are tried in turn, as spot first
+    where that is asked for.
 
     Raises:
         CapacityError: There is no capacity for any of them.
@@ -99,7 +104,7 @@ def launch_once(spec: Ec2TrainingSpec, settings: Settings, owner: Owner) -> Laun
     tried = []
     for instance_type, spot in _ladder(spec):
         try:
-            return _launch(spec, settings, owner, instance_type, spot=spot)
+            return _launch(spec, settings, owner, patience, instance_type, spot=spot)
         except ClientError as error:
             if not is_code(error, *_NO_CAPACITY):
                 raise _refusal(error) from error
@@ -123,13 +128,32 @@ def find_running(spec: Ec2TrainingSpec, owner: Owner) -> Launch | None:
     return None
 
 
+def find_listed(spec: Ec2TrainingSpec, owner: Owner, patience: Patience) -> Launch | None:
+    """Return the running instance with this content, for which EC2 may have been asked only now.
+
+    Raises:
+        IdentityError: An instance of that name has another content.
+    """
+    return _found(lambda: find_running(spec, owner), patience)
+
+
+def _found(look: Callable[[], _Found | None], patience: Patience) -> _Found | None:
+    """Return what a look finds, looking until the deadline: AWS's lists lag behind what it has accepted."""
+    deadline = patience.clock.monotonic() + patience.deadline_seconds
+    while (found := look()) is None and patience.clock.monotonic() < deadline:
+        patience.clock.sleep(patience.poll_seconds)
+    return found
+
+
 def _ladder(spec: Ec2TrainingSpec) -> list[tuple[str, bool]]:
     types = (spec.compute.instance_type, *spec.compute.fallbacks)
     spot = [(instance_type, True) for instance_type in types] if spec.compute.spot else []
     return [*spot, *((instance_type, False) for instance_type in types)]
 
 
-def _launch(spec: Ec2TrainingSpec, settings: Settings, owner: Owner, instance_type: str, *, spot: bool) -> Launch:
+def _launch(
+    spec: Ec2TrainingSpec, settings: Settings, owner: Owner, patience: Patience, instance_type: str, *, spot: bool
+) -> Launch:
     name = instance_name(spec, owner)
     # Terminated ones are listed for an hour, as long as their tokens are remembered.
     first = 1 + len(_instances(name, ("shutting-down", "terminated", "stopping", "stopped")))
@@ -138,8 +162,9 @@ def _launch(spec: Ec2TrainingSpec, settings: Settings, owner: Owner, instance_ty
         try:
             instance = client("ec2", attempts=_LAUNCH_TRIES).run_instances(**request)["Instances"][0]
         except ClientError as error:
-            # Another flow run asked at the same moment: same token, other tags. Its instance is the one.
-            found = find_running(spec, owner) if is_code(error, "IdempotentParameterMismatch") else None
+            # Another flow run asked at the same moment, or this one before it was started anew: same token, other tags.
+            # That instance is the one.
+            found = find_listed(spec, owner, patience) if is_code(error, "IdempotentParameterMismatch") else None
             if found is None:
                 raise
             return found
@@ -244,17 +269,23 @@ def send_once(launch: Launch, request: Callable[[Description], dict[str, Any]], 
     """Send the command, unless it has been sent, and return its id.
 
     SendCommand has no token, so only who launched the instance sends at once; anybody else waits, and sends when the
-    launcher has not come to it by the deadline.
+    launcher has not come to it by the deadline. A transient error is passed on when the command was not accepted all
+    the same, so that it is safe to send it again.
     """
-    if not launch.ours:
-        deadline = patience.clock.monotonic() + patience.deadline_seconds
-        while patience.clock.monotonic() < deadline:
-            found = find_command(launch)
-            if found:
-                return found
-            patience.clock.sleep(patience.poll_seconds)
+    found = find_command(launch) if launch.ours else _found(lambda: find_command(launch), patience)
+    if found:
+        return found
     instance = check_alive(launch)
-    return find_command(launch) or str(client("ssm").send_command(**request(instance))["Command"]["CommandId"])
+    try:
+        # Once: botocore would send again without a look, and two trainings would write to one folder.
+        answer = client("ssm", attempts=1).send_command(**request(instance))
+    except (ClientError, BotoCoreError) as error:
+        lagging = replace(patience, deadline_seconds=_LISTED_SECONDS)
+        found = _found(lambda: find_command(launch), lagging) if is_transient_error(error) else None
+        if found is None:
+            raise
+        return found
+    return str(answer["Command"]["CommandId"])
 
 
 def await_command(

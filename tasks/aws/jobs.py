@@ -7,6 +7,7 @@ is not an error but a question: is it the same content, and how far did it get?
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,18 +20,22 @@ from tasks.aws.errors import (
     JobFailedError,
     JobStoppedError,
     RequestRefusedError,
+    ResourceError,
     SettingsDroppedError,
     is_code,
     is_transient_error,
     sentence_for,
 )
 from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG
+from tasks.aws.settings import poll_seconds
 
 How = Literal["created", "adopted", "reused"]
 Description = dict[str, Any]
 
 _MOST_ATTEMPTS = 20
 _LONGEST_BACKOFF_SECONDS = 60.0
+# How long something may take from "stop" to its end, or an endpoint until it can be deleted.
+_SETTLE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ class Kind:
     prefix: str  # as in <prefix>Name, <prefix>Arn
     status_field: str | None = None  # None: it has no life of its own, and is there as soon as it is made
     running: frozenset[str] = frozenset()
+    stopping: frozenset[str] = frozenset()  # not over yet, and nothing that anybody would want to adopt
     good: str = ""
     stop_operation: str | None = None
+    stops_while_running: bool = True
 
     @property
     def name_field(self) -> str:
@@ -66,6 +73,7 @@ TRAINING_JOBS = Kind(
     prefix="TrainingJob",
     status_field="TrainingJobStatus",
     running=frozenset({"InProgress"}),
+    stopping=frozenset({"Stopping"}),
     good="Completed",
     stop_operation="stop_training_job",
 )
@@ -75,6 +83,7 @@ TUNING_JOBS = Kind(
     prefix="HyperParameterTuningJob",
     status_field="HyperParameterTuningJobStatus",
     running=frozenset({"InProgress"}),
+    stopping=frozenset({"Stopping"}),
     good="Completed",
     stop_operation="stop_hyper_parameter_tuning_job",
 )
@@ -84,8 +93,10 @@ ENDPOINTS = Kind(
     prefix="Endpoint",
     status_field="EndpointStatus",
     running=frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"}),
+    stopping=frozenset({"Deleting"}),
     good="InService",
     stop_operation="delete_endpoint",
+    stops_while_running=False,
 )
 ENDPOINT_CONFIGS = Kind(noun="endpoint configuration", operations="endpoint_config", prefix="EndpointConfig")
 MODELS = Kind(noun="model", operations="model", prefix="Model")
@@ -136,35 +147,61 @@ def submit_once(kind: Kind, request: Mapping[str, Any]) -> Submission:
     """
     base = request[kind.name_field]
     for attempt in range(1, _MOST_ATTEMPTS + 1):
-        name = base if attempt == 1 else f"{base}-{attempt}"
-        submission = _submit_attempt(kind, {**request, kind.name_field: name})
+        attempted = {**request, kind.name_field: _attempt_name(base, attempt)}
+        submission = create(kind, attempted) or _take_over(kind, attempted)
         if submission:
             return submission
     msg = f"The {kind.noun} {base} has failed {_MOST_ATTEMPTS} times with the same content: change something first"
     raise RequestRefusedError(msg)
 
 
-def _submit_attempt(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
-    """Create, adopt or reuse under this very name; None when what has the name came to no good end."""
+def find(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
+    """Return what runs or has completed with this content; None when it is to be asked for."""
+    base = request[kind.name_field]
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
+        attempted = {**request, kind.name_field: _attempt_name(base, attempt)}
+        if describe(kind, attempted[kind.name_field]) is None:
+            return None
+        submission = _take_over(kind, attempted)
+        if submission:
+            return submission
+    return None
+
+
+def _attempt_name(base: str, attempt: int) -> str:
+    return base if attempt == 1 else f"{base}-{attempt}"
+
+
+def create(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
+    """Create it under this very name; None when the name is taken.
+
+    Raises:
+        RequestRefusedError: AWS refused; a transient error is passed on as it is.
+        SettingsDroppedError: AWS kept only part of the request; what it made has been stopped.
+    """
+    name = request[kind.name_field]
     try:
         answer = getattr(client("sagemaker"), f"create_{kind.operations}")(**request)
     except ClientError as error:
-        if not _is_name_taken(error):
-            raise _refusal(kind, request, error) from error
-    else:
-        _compare_with_request(kind, request)
-        return Submission(request[kind.name_field], answer[kind.arn_field], "created", ours=True)
-    return _take_over(kind, request)
+        if is_name_taken(error):
+            return None
+        raise refusal(kind, name, error) from error
+    _compare_with_request(kind, request)
+    return Submission(name, answer[kind.arn_field], "created", ours=True)
 
 
 def _take_over(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
+    """Adopt or reuse what has the name; None when it came to no good end."""
     description = describe(kind, request[kind.name_field])
     if description is None:  # gone between the clash and the look: the next attempt's name is free for certain
         return None
-    theirs = _tags(client("sagemaker").list_tags(ResourceArn=description[kind.arn_field])["Tags"])
+    theirs = tags_at(description[kind.arn_field])
     ours = _tags(request["Tags"])
     _check_identity(kind, request[kind.name_field], theirs, ours)
     status = kind.status(description)
+    if status in kind.stopping:  # the next attempt shares its checkpoints: the two must not write at once
+        settle(kind, request[kind.name_field])
+        return None
     if status not in (kind.good, *kind.running):
         return None
     how: How = "reused" if status == kind.good else "adopted"
@@ -172,22 +209,27 @@ def _take_over(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
     return Submission(description[kind.name_field], description[kind.arn_field], how, ours=same_run)
 
 
+def tags_at(arn: str) -> dict[str, str]:
+    """Return the tags of a SageMaker resource."""
+    return _tags(client("sagemaker").list_tags(ResourceArn=arn)["Tags"])
+
+
 def _tags(listed: list[dict[str, str]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in listed}
 
 
-def _is_name_taken(error: ClientError) -> bool:
+def is_name_taken(error: ClientError) -> bool:
+    """Tell whether SageMaker says that there is something of that name."""
     message = error.response.get("Error", {}).get("Message", "")
     return is_code(error, "ResourceInUse") or "already exist" in message
 
 
-def _refusal(kind: Kind, request: Mapping[str, Any], error: ClientError) -> Exception:
+def refusal(kind: Kind, name: str, error: ClientError) -> Exception:
+    """Return what to raise for a refusal: a transient error as it is, for the caller to try again."""
     if is_transient_error(error):
         return error
     hint = " (ask for a higher quota in Service Quotas)" if is_code(error, "ResourceLimitExceeded") else ""
-    return RequestRefusedError(
-        f"The {kind.noun} {request[kind.name_field]} was not created: {sentence_for(error)}{hint}"
-    )
+    return RequestRefusedError(f"The {kind.noun} {name} was not created: {sentence_for(error)}{hint}")
 
 
 def _check_identity(kind: Kind, name: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
@@ -223,8 +265,15 @@ def dropped_settings(asked: Any, got: Any, path: str = "") -> list[str]:
     if isinstance(asked, list):
         if not isinstance(got, list) or len(got) < len(asked):
             return [path]
-        return [gap for i, item in enumerate(asked) for gap in dropped_settings(item, got[i], f"{path}[{i}]")]
+        return [gap for i, item in enumerate(asked) for gap in _missing_item(item, got, i, f"{path}[{i}]")]
     return [] if asked == got else [path]
+
+
+def _missing_item(item: Any, got: list[Any], place: int, path: str) -> list[str]:
+    """Return what is missing of an item, which AWS may list at another place than we did."""
+    if any(not dropped_settings(item, other) for other in got):
+        return []
+    return dropped_settings(item, got[place], path)
 
 
 # --- look, wait, stop -----------------------------------------------------------------------------------------------
@@ -258,7 +307,7 @@ def await_end(
     kind: Kind,
     name: str,
     patience: Patience,
-    on_look: Callable[[Description], None] = lambda _description: None,
+    on_look: Callable[[Description], object] = lambda _description: None,
     log_tail: Callable[[], tuple[str, ...]] = tuple,
 ) -> Description:
     """Wait until a SageMaker resource is no longer running, and return its description if it came to a good end.
@@ -268,20 +317,21 @@ def await_end(
         JobStoppedError: It was stopped, by a person or by its time limit.
         DeadlineError: It was still running at the deadline; it goes on running.
     """
-    watched = Watched(kind.noun, name, lambda: describe(kind, name), kind.status, kind.running, kind.good)
+    unsettled = kind.running | kind.stopping
+    watched = Watched(kind.noun, name, lambda: describe(kind, name), kind.status, unsettled, kind.good)
     return wait(watched, patience, on_look, log_tail)
 
 
 def wait(
     watched: Watched,
     patience: Patience,
-    on_look: Callable[[Description], None] = lambda _description: None,
+    on_look: Callable[[Description], object] = lambda _description: None,
     log_tail: Callable[[], tuple[str, ...]] = tuple,
 ) -> Description:
     """Wait until it is no longer running, and return its description if it came to a good end.
 
-    The one poll loop of everything. Throttling and broken connections are patience, not failure. `on_look` is called
-    with every description; what it raises ends the wait.
+    The one poll loop of everything. Throttling and broken connections are patience, not failure, in `on_look` too,
+    which is called with every description; anything else that it raises ends the wait.
 
     Raises:
         ResourceError: As `await_end`.
@@ -290,10 +340,9 @@ def wait(
     deadline = clock.monotonic() + patience.deadline_seconds
     status, troubles = "unknown", 0
     while True:
-        description, troubles = _look(watched, troubles)
+        description, troubles = _look(watched, on_look, troubles)
         if description is not None:
             status = watched.status(description)
-            on_look(description)
             if status not in watched.running:
                 return _good_end(watched, description, log_tail)
         if clock.monotonic() >= deadline:
@@ -301,10 +350,12 @@ def wait(
         clock.sleep(_pause_seconds(patience.poll_seconds, troubles))
 
 
-def _look(watched: Watched, troubles: int) -> tuple[Description | None, int]:
+def _look(watched: Watched, on_look: Callable[[Description], object], troubles: int) -> tuple[Description | None, int]:
     """Look once; return no description, and one more trouble, when AWS cannot be asked just now."""
     try:
         description = watched.look()
+        if description is not None:
+            on_look(description)
     except (ClientError, BotoCoreError) as error:
         if not is_transient_error(error):
             raise
@@ -334,6 +385,12 @@ def _good_end(watched: Watched, description: Description, log_tail: Callable[[],
     raise JobFailedError(watched.noun, watched.name, status, reason, log_tail())
 
 
+def settle(kind: Kind, name: str) -> None:
+    """Wait until it is at rest, however that ends."""
+    with suppress(ResourceError):
+        await_end(kind, name, Patience(poll_seconds(), _SETTLE_SECONDS))
+
+
 def stop(kind: Kind, name: str) -> bool:
     """Stop it, and tell whether there was anything to stop; safe to repeat.
 
@@ -342,6 +399,9 @@ def stop(kind: Kind, name: str) -> bool:
     """
     if kind.stop_operation is None:
         return delete(kind, name)
+    if not kind.stops_while_running:
+        # SageMaker refuses to delete an endpoint that is being created or updated, which then would bill for ever.
+        settle(kind, name)
     try:
         getattr(client("sagemaker"), kind.stop_operation)(**{kind.name_field: name})
     except ClientError as error:

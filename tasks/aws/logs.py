@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,12 +24,20 @@ class LogFollower:
         stream_prefix: What the names of the job's streams begin with; one stream per instance.
         sink: Called with each line.
         on_trouble: Called once, with a sentence, when the logs cannot be read.
+        since: Older lines are left alone: what has a lasting name has a history.
     """
 
     def __init__(
-        self, group: str, stream_prefix: str, sink: Callable[[str], None], on_trouble: Callable[[str], None]
+        self,
+        group: str,
+        stream_prefix: str,
+        sink: Callable[[str], None],
+        on_trouble: Callable[[str], None],
+        *,
+        since: datetime | None = None,
     ) -> None:
         self._group, self._stream_prefix, self._sink, self._on_trouble = group, stream_prefix, sink, on_trouble
+        self._start: dict[str, Any] = {"startTime": int(1000 * since.timestamp())} if since else {}
         self._tokens: dict[str, str | None] = {}
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._troubled = False
@@ -72,7 +81,8 @@ class LogFollower:
     def _read(self, stream: str) -> int:
         lines = 0
         while True:
-            request: dict[str, Any] = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
+            place = {"logGroupName": self._group, "logStreamName": stream}
+            request: dict[str, Any] = {**place, "startFromHead": True, **self._start}
             token = self._tokens[stream]
             if token:
                 request["nextToken"] = token

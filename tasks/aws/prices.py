@@ -1,4 +1,4 @@
-"""What machines cost: a dated table in the repository, and its refresh through the AWS Price List API.
+"""What machines and functions cost: a dated table in the repository, and its refresh through the AWS Price List API.
 
 python -m tasks.aws.prices --region us-east-1     rewrites the region's part of prices.json
 """
@@ -6,7 +6,8 @@ python -m tasks.aws.prices --region us-east-1     rewrites the region's part of 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,24 @@ _PLAIN_LINUX = {
     "tenancy": "Shared",
     "capacitystatus": "Used",
 }
+_HOURS = ("Hrs", "Hours")
+# Of x86 (those of ARM end in -ARM). A group has one unit, whose spelling differs from product to product.
+_LAMBDA_GROUPS = {
+    "AWS-Lambda-Requests": "request",
+    "AWS-Lambda-Duration": "gb_second",
+    "AWS-Lambda-Provisioned-Concurrency": "warm_gb_second",
+    "AWS-Lambda-Duration-Provisioned": "answering_warm_gb_second",
+}
+
+
+@dataclass(frozen=True)
+class LambdaPrices:
+    """What a function costs on x86, in dollars: a request, and a second of a GB of its memory."""
+
+    request: float
+    gb_second: float  # answering
+    warm_gb_second: float  # kept warm, answering or not
+    answering_warm_gb_second: float  # answering in what is kept warm, on top of that
 
 
 @cache
@@ -60,12 +79,19 @@ def cost_usd(use: Use, instance_type: str, region: str, instance_count: int, sec
     return None if hourly is None else hourly * seconds / _SECONDS_PER_HOUR
 
 
-def fetch_prices(region: str) -> dict[Use, dict[str, float]]:
-    """Return the on-demand prices of machines in a region, dollars an hour, as AWS lists them now.
+def lambda_prices(region: str) -> LambdaPrices | None:
+    """Return what a function costs; None when the table does not know."""
+    known = _table().get(region, {}).get("lambda", {})
+    names = [field.name for field in fields(LambdaPrices)]
+    return LambdaPrices(**known) if sorted(known) == sorted(names) else None
+
+
+def fetch_prices(region: str) -> dict[str, dict[str, float]]:
+    """Return the on-demand prices in a region as AWS lists them now: of machines by use, dollars an hour; of functions.
 
     https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html
     """
-    prices: dict[Use, dict[str, float]] = {"training": {}, "hosting": {}, "ec2": {}}
+    prices: dict[str, dict[str, float]] = {"training": {}, "hosting": {}, "ec2": {}, "lambda": {}}
     for product in _products("AmazonSageMaker", {"regionCode": region, "productFamily": "ML Instance"}):
         attributes = product["product"]["attributes"]
         # The list carries the use under either name, depending on the product's age.
@@ -77,6 +103,11 @@ def fetch_prices(region: str) -> dict[Use, dict[str, float]]:
         usd = _on_demand_usd(product)
         if usd:
             prices["ec2"][product["product"]["attributes"]["instanceType"]] = usd
+    for product in _products("AWSLambda", {"regionCode": region, "productFamily": "Serverless"}):
+        name = _LAMBDA_GROUPS.get(product["product"]["attributes"].get("group", ""))
+        usd = _on_demand_usd(product, units=None)
+        if name and usd:
+            prices["lambda"][name] = usd
     return prices
 
 
@@ -88,13 +119,12 @@ def _products(service: str, attributes: dict[str, str]) -> Iterator[dict[str, An
             yield json.loads(text)
 
 
-def _on_demand_usd(product: dict[str, Any]) -> float | None:
+def _on_demand_usd(product: dict[str, Any], units: Collection[str] | None = _HOURS) -> float | None:
+    """Return the highest price of a product, which is that of its first tier; None when it has none in these units."""
     terms = product.get("terms", {}).get("OnDemand", {}).values()
     dimensions = [dimension for term in terms for dimension in term["priceDimensions"].values()]
-    prices = [
-        float(dimension["pricePerUnit"]["USD"]) for dimension in dimensions if dimension["unit"] in ("Hrs", "Hours")
-    ]
-    return max(prices, default=None)
+    priced = [dimension for dimension in dimensions if units is None or dimension["unit"] in units]
+    return max((float(dimension["pricePerUnit"]["USD"]) for dimension in priced), default=None)
 
 
 def refresh(region: str, file: Path = PRICES_FILE) -> int:

@@ -3,10 +3,23 @@
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
 from tasks.aws.errors import RequestRefusedError
 from tasks.aws.identity import Owner, digest_of, resource_name, tags_of
 from tasks.aws.settings import Settings
-from tasks.contracts import Channel, Dataset, EndpointSpec, FloatRange, Hyperparameters, TrainingSpec, TuningSpec
+from tasks.contracts import (
+    Channel,
+    Compute,
+    Dataset,
+    EndpointCompute,
+    EndpointSpec,
+    FloatRange,
+    Hyperparameters,
+    TrainingSpec,
+    TuningConfig,
+    TuningSpec,
+)
 
 # The training program prints `name=value`; a test holds these names against what it really prints.
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
@@ -84,6 +97,27 @@ def outputs_uri(settings: Settings) -> str:
 def checkpoints_uri(settings: Settings, name: str) -> str:
     """Return where a job keeps its checkpoints."""
     return f"s3://{settings.bucket}/checkpoints/{name}"
+
+
+def check_tuning(config: TuningConfig, hyperparameters: Hyperparameters, compute: Compute) -> None:
+    """Refuse a search whose trials could only fail, and machines that it cannot have, before anything is created.
+
+    Raises:
+        RequestRefusedError: With what to change.
+    """
+    if compute.fallbacks:
+        msg = (
+            "A tuning job has one type of machine for all of its trials, and cannot try "
+            f"{', '.join(compute.fallbacks)} in turn: leave compute.fallbacks out"
+        )
+        raise RequestRefusedError(msg)
+    for corner in config.search.corners:
+        try:
+            Hyperparameters.model_validate(hyperparameters.model_dump() | corner)
+        except ValidationError as error:
+            words = error.errors()[0]["msg"].removeprefix("Value error, ")
+            msg = f"The search has trials that could only fail: {words}"
+            raise RequestRefusedError(msg) from error
 
 
 def tuning_job_request(spec: TuningSpec, settings: Settings, owner: Owner) -> dict[str, Any]:
@@ -198,6 +232,9 @@ def endpoint_digest(spec: EndpointSpec, owner: Owner) -> str:
             "model": spec.model_s3_uri,
             "image": spec.image_uri,
             "instances": [spec.compute.instance_type, spec.compute.instance_count],
+            "serverless": spec.compute.serverless and spec.compute.serverless.model_dump(),
+            # One endpoint's model and configuration are its own: they go when it is given others.
+            "name": spec.name,
             "fresh": owner.flow_run_id if spec.fresh else None,
         }
     )
@@ -222,20 +259,29 @@ def endpoint_config_request(spec: EndpointSpec, model_name: str, owner: Owner) -
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
     """
-    variant = {
-        "VariantName": VARIANT,
-        "ModelName": model_name,
-        "InstanceType": spec.compute.instance_type,
-        "InitialInstanceCount": spec.compute.instance_count,
-        "InitialVariantWeight": 1.0,
-        "ContainerStartupHealthCheckTimeoutInSeconds": _HOSTING_START_SECONDS,
-    }
+    variant = {"VariantName": VARIANT, "ModelName": model_name, "InitialVariantWeight": 1.0, **_servers(spec.compute)}
     digest = endpoint_digest(spec, owner)
     return {
         "EndpointConfigName": resource_name("endpoint", digest),
         "ProductionVariants": [variant],
         "Tags": tags_of(owner, digest),
     }
+
+
+def _servers(compute: EndpointCompute) -> dict[str, Any]:
+    """Return what a variant runs on."""
+    if compute.serverless is None:
+        return {
+            "InstanceType": compute.instance_type,
+            "InitialInstanceCount": compute.instance_count,
+            "ContainerStartupHealthCheckTimeoutInSeconds": _HOSTING_START_SECONDS,
+        }
+    asked = {
+        "MemorySizeInMB": compute.serverless.memory_mb,
+        "MaxConcurrency": compute.serverless.max_concurrency,
+        "ProvisionedConcurrency": compute.serverless.provisioned_concurrency,
+    }
+    return {"ServerlessConfig": {member: value for member, value in asked.items() if value is not None}}
 
 
 def endpoint_request(spec: EndpointSpec, config_name: str, owner: Owner) -> dict[str, Any]:
@@ -245,7 +291,7 @@ def endpoint_request(spec: EndpointSpec, config_name: str, owner: Owner) -> dict
     """
     digest = endpoint_digest(spec, owner)
     return {
-        "EndpointName": resource_name("endpoint", digest),
+        "EndpointName": spec.name or resource_name("endpoint", digest),
         "EndpointConfigName": config_name,
         "Tags": tags_of(owner, digest),
     }

@@ -30,6 +30,7 @@ class Settings(Value):
     instance_security_group_id: str
     command_log_group: str
     lambda_role_arn: str
+    front_endpoint: str
 
 
 def load_settings() -> Settings:
@@ -53,6 +54,7 @@ def load_settings() -> Settings:
             instance_security_group_id=outputs["InstanceSecurityGroupId"],
             command_log_group=outputs["CommandLogGroup"],
             lambda_role_arn=outputs["LambdaRoleArn"],
+            front_endpoint=outputs["FrontEndpointName"],
         )
     except KeyError as error:
         msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"

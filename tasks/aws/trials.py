@@ -1,6 +1,7 @@
 """The trials of a tuning job, as SageMaker lists them: which is best, and why others failed."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from tasks.aws.prices import cost_usd
 from tasks.contracts import Hyperparameters, Trial, TuningSpec
 
 _REASON_SHOWN = 300
+# How the training toolkit ends what it says of a failed script: with the command, which carries the hyperparameters.
+_COMMAND = re.compile(r'"?\n(ExtraInfo|Command) ".*', re.DOTALL)
 
 
 def list_trials(tuning_job: Description, region: str) -> tuple[Trial, ...]:
@@ -42,11 +45,13 @@ def as_billed(trial: Trial, tuning_job: Description, region: str) -> Trial:
 def check_objective(name: str, metric: str, trials: Sequence[Trial]) -> None:
     """Say that the program never prints its objective as soon as one trial has ended without it.
 
+    A trial whose objective is pending is no such one: SageMaker may read it off the logs after the trial is Completed.
+
     Raises:
         JobFailedError: A trial completed, and has no objective; the others would not either.
     """
     for trial in trials:
-        if trial.status == "Completed" and trial.objective is None:
+        if trial.status == "Completed" and trial.objective_status == "Failed":
             reason = (
                 f"the trial {trial.name} completed without printing {metric}=<number>, so there is nothing to compare: "
                 "make the training program print it"
@@ -78,7 +83,6 @@ def best_so_far(metric: str, trials: Sequence[Trial]) -> Trial | None:
 
 def most_common_reason(trials: Sequence[Trial]) -> str:
     """Return what most trials failed of, and how many did; empty when none did."""
-    # The last line of a traceback is what happened; what is before it differs from trial to trial.
     reasons = Counter(trial.reason for trial in trials if trial.status == "Failed")
     if not reasons:
         return ""
@@ -101,11 +105,19 @@ def _trial(summary: dict[str, Any], tuning_job: Description, region: str) -> Tri
         status=summary["TrainingJobStatus"],
         hyperparameters=summary.get("TunedHyperParameters", {}),
         objective=float(metric["Value"]) if metric else None,
+        objective_status=summary.get("ObjectiveStatus", "Pending"),
         seconds=seconds,
         ended_after_seconds=(ended - tuning_job["CreationTime"]).total_seconds() if ended else None,
         cost_usd=_cost(tuning_job, region, seconds),
-        reason=summary.get("FailureReason", "")[-_REASON_SHOWN:],
+        reason=_reason(summary.get("FailureReason", "")),
     )
+
+
+def _reason(failure: str) -> str:
+    """Return the last line that the program printed, or AWS's own: what is the same for all that failed alike."""
+    before, _, printed = _COMMAND.sub("", failure).partition('ErrorMessage "')
+    line = (printed.strip() or before.strip()).rpartition("\n")[2].strip()
+    return line if len(line) <= _REASON_SHOWN else f"{line[: _REASON_SHOWN - 1]}…"
 
 
 def _cost(tuning_job: Description, region: str, seconds: float) -> float | None:

@@ -59,6 +59,40 @@ def test_an_instance_type_that_sagemaker_does_not_know(run_flow: Any) -> None:
     assert jobs() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tuning.search.trainable", "head"), "The search has trials that could only fail: trainable='head' needs"),
+        (("--compute.fallbacks", "ml.c5.xlarge"), "A tuning job has one type of machine for all of its trials"),
+    ],
+)
+def test_a_search_that_could_not_be(run_flow: Any, options: tuple[str, ...], said: str) -> None:
+    """Told before anything is looked up: there is no such dataset."""
+    before = jobs()
+    result = run_flow("tune_hyperparameters", "s3://no-such-bucket/dataset.json", *options)
+    assert (result.returncode, f"\n{said}" in result.stderr) == (1, True)
+    assert jobs() == before
+
+
+def test_a_search_that_cannot_be_watched_is_stopped(run_flow: Any) -> None:
+    """Neither a signal nor a failed job ends this wait: without permission to look, nobody would ever stop it."""
+    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+    iam, sagemaker = boto3.client("iam"), boto3.client("sagemaker")
+    blind = {"Effect": "Deny", "Action": "sagemaker:ListTrainingJobsForHyperParameterTuningJob", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [blind]})
+    iam.put_user_policy(UserName="flows-worker", PolicyName="blind", PolicyDocument=document)
+    try:
+        result = run_flow("tune_hyperparameters", manifest, "--hyperparameters.epochs", "500")
+    finally:
+        iam.delete_user_policy(UserName="flows-worker", PolicyName="blind")
+    assert result.returncode == 1
+    assert "\nAWS refused ListTrainingJobsForHyperParameterTuningJob (AccessDenied" in result.stderr
+    assert "is being stopped, nobody waits for it" in result.stderr
+    newest = sagemaker.list_hyper_parameter_tuning_jobs(SortBy="CreationTime", SortOrder="Descending", MaxResults=1)
+    (left,) = newest["HyperParameterTuningJobSummaries"]
+    assert left["HyperParameterTuningJobStatus"] in ("Stopping", "Stopped")
+
+
 def test_a_training_script_that_raises(run_flow: Any, tmp_path: Path) -> None:
     """Weights that are no weights: the script's own last lines are in the error that the user sees."""
     manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]

@@ -25,6 +25,8 @@ SMALL = (
     *("--hyperparameters.epochs", "8"),
     *("--tuning.trials", "3", "--tuning.epochs", "2", "--tuning.search.batch-size", "32", "64"),
     *("--several.instance-count", "2"),
+    *("--traffic.requests-per-second", "1", "--traffic.peak-requests-per-second", "5"),
+    *("--traffic.seconds-per-level", "1", "--traffic.most-callers", "2", "--traffic.p99-ms", "60000"),
 )
 
 
@@ -59,7 +61,8 @@ def endpoint(run_flow: Any, facts: dict[str, Any]) -> str:
 
 
 def test_it_prints_what_was_made_how_good_it_is_what_it_cost_and_what_is_gone(journey: tuple[str, Path]) -> None:
-    for words in ("Dataset    s3://", "Tuning", "Training", "Endpoint", "Cost on AWS", "Torn down", "Report"):
+    steps = ("Dataset    s3://", "Tuning", "Training", "Endpoint", "Live", "Front", "Scaling")
+    for words in (*steps, "Cost on AWS", "Torn down", "Report"):
         assert words in journey[0]
     assert len(re.findall(r"digit-\d+\.png: \d \(\d+\.\d%\), true \d", journey[0])) == 16
     assert len(re.findall(r"% of 359 test pictures right", journey[0])) == 3
@@ -112,8 +115,9 @@ def test_the_page_carries_its_pictures_and_the_facts_no_picture(journey: tuple[s
 
 
 def test_the_facts_are_what_the_contract_says(facts: dict[str, Any]) -> None:
-    for deployment in facts["comparison"]["deployments"]:
-        for sample in deployment["answers"]:
+    live = facts["live"]
+    for answering in (*facts["comparison"]["deployments"], live["deployment"], live["front"]):
+        for sample in answering["answers"]:
             sample["image"]["body"] = ""
     assert RunReport.model_validate_json(json.dumps(facts))
 
@@ -122,6 +126,7 @@ def test_every_step_left_an_artifact(journey: tuple[str, Path], prefect_api: htt
     found = prefect_api.post("/artifacts/filter", json={"limit": 200}).raise_for_status().json()
     keys = {artifact["key"] for artifact in found}
     steps = {"dataset", "tuning", "endpoint", "comparison", "costs", "final-report"}
+    steps |= {"front", "scaling", "scaling-recommendation"}
     trainings = {"training-single-instance", "training-several-instances", "training-ec2"}
     assert keys >= steps | trainings | {"upload-progress", "tuning-progress", "training-progress", "ec2-progress"}
     progress = [artifact["data"] for artifact in found if artifact["key"] == "training-progress"]
@@ -133,6 +138,32 @@ def test_nothing_is_left_in_service(facts: dict[str, Any]) -> None:
     for deployment in facts["comparison"]["deployments"]:
         assert deployment["endpoint"]["name"] not in names
     assert len(facts["comparison"]["deleted"]) == 6
+    assert "endpoint flows-live" in facts["live"]["deleted"]
+    assert boto3.client("lambda").list_functions()["Functions"] == []
+
+
+@pytest.fixture(scope="module")
+def relaunched(run_flow: Any, facts: dict[str, Any]) -> list[str]:
+    """One model goes live, then another in its place with another function, and all is taken down: what was printed."""
+    manifest = facts["upload"]["dataset"]["manifest_s3_uri"]
+    first, second = (training["job"]["model_s3_uri"] for training in facts["comparison"]["trainings"][:2])
+    warm = ("--front.reserved-concurrency", "2", "--front.provisioned-concurrency", "1")
+    at_once = ("--rollout.shift", "all at once", "--rollout.bake-seconds", "0")
+    results = [
+        run_flow("go_live", first, manifest),
+        run_flow("go_live", second, manifest, *at_once, *warm, "--front.timeout-seconds", "25"),
+        run_flow("teardown", "--endpoint", "flows-live", "--front", "flows-classify-image"),
+    ]
+    assert [result.returncode for result in results] == [0, 0, 0], [result.stderr[-2000:] for result in results]
+    return [result.stdout for result in results]
+
+
+def test_a_second_model_goes_live_in_the_place_of_the_first(relaunched: list[str]) -> None:
+    assert "flows-live (created)" in relaunched[0]
+    assert "flows-live (updated)" in relaunched[1]
+    assert "version 2 (updated)" in relaunched[1]
+    assert "deleted endpoint flows-live" in relaunched[2]
+    assert "deleted function flows-classify-image" in relaunched[2]
 
 
 def test_everything_carries_its_owner_and_its_expiry(facts: dict[str, Any]) -> None:
@@ -277,10 +308,29 @@ NOT_USED_HERE = {
         # Once in an account's life.
         "iam:CreateServiceLinkedRole",
     },
+    "FrontPolicy": {
+        # When a first version does not answer.
+        "lambda:DeleteAlias",
+        # With a schedule, or when what is scaled changes its instance type.
+        *("application-autoscaling:PutScheduledAction", "application-autoscaling:DeleteScheduledAction"),
+        "application-autoscaling:ListTagsForResource",
+        # Sent with the rights of who asks, by services that here act on their own.
+        *("cloudwatch:DescribeAlarms", "sagemaker:UpdateEndpointWeightsAndCapacities"),
+        # Once in an account's life.
+        "iam:CreateServiceLinkedRole",
+    },
+    # Only a front that takes S3 keys reads pictures; the local AWS writes its log itself.
+    "LambdaRole": {"s3:GetObject", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"},
     "TrainingRole": _SENT_BY_SAGEMAKER | _WHEN_AN_UPLOAD_BREAKS,
     # The local AWS writes the logs of endpoints itself, and finds a model without listing.
     "EndpointRole": _SENT_BY_SAGEMAKER
-    | {"logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"},
+    | {
+        "cloudwatch:DescribeAlarms",
+        "logs:CreateLogGroup",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "s3:ListBucket",
+    },
     # Sent by the SSM agent, which here is a part of the local AWS.
     "InstanceRole": _WHEN_AN_UPLOAD_BREAKS
     | {
@@ -292,11 +342,11 @@ NOT_USED_HERE = {
 }
 
 
-@pytest.mark.usefixtures("facts", "endpoint")
+@pytest.mark.usefixtures("facts", "endpoint", "relaunched")
 @pytest.mark.parametrize("name", sorted(NOT_USED_HERE))
 def test_a_policy_grants_nothing_that_no_flow_uses(local_aws: Any, name: str) -> None:
     """All flows above ran as the worker, and their jobs as their roles: who used what is recorded."""
-    principal = "user/flows-worker" if name == "WorkerPolicy" else f"-{name}-"
+    principal = "user/flows-worker" if name.endswith("Policy") else f"-{name}-"
     unused = {
         action
         for document in policies_of(name)

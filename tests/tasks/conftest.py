@@ -16,6 +16,31 @@ TRAINING = Path(__file__).parents[2] / "training"
 # What surrounds the script on a plain instance is the real one.
 REAL = ("__init__.py", "instance_job.py")
 Stage = Callable[[str], TrainingSpec]
+StagePackage = Callable[..., str]
+# An ASGI application that answers as a model server of this project does.
+SERVED = """
+import json
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            await send({"type": event + ".complete"})
+            if event == "lifespan.shutdown":
+                return
+    while (await receive()).get("more_body"):
+        pass
+    cat = {"label": LABEL, "probability": 0.9}
+    status = 200 if scope["path"] == "/ping" else STATUS
+    answer = {**cat, "top_k": [cat], "model_version": "1"} if status == 200 else {"error": "the model is tired"}
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+def create():
+    return app
+"""
+CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
 
 
 @pytest.fixture
@@ -44,9 +69,27 @@ def stage(settings: Settings, request: pytest.FixtureRequest) -> Stage:
     return staged
 
 
+@pytest.fixture(scope="session")
+def stage_package(local_aws: object) -> StagePackage:
+    """Stage a model package whose ASGI application answers with a label, or with a status that is no success."""
+
+    def staged(name: str, label: str = "cat", status: int = 200) -> str:
+        source = SERVED.replace("LABEL", repr(label)).replace("STATUS", str(status))
+        files = {"served.py": source.encode(), "config.yaml": json.dumps(CONFIG).encode()}
+        key = f"jobs/{name}/output/model.tar.gz"
+        bucket = load_settings().bucket
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=_tar_gz(files))
+        return f"s3://{bucket}/{key}"
+
+    return staged
+
+
 def _packed(script: str) -> bytes:
     files = {f"training/{name}": (TRAINING / name).read_bytes() for name in REAL}
-    files |= {"training/train.py": script.encode(), "requirements.txt": b""}
+    return _tar_gz(files | {"training/train.py": script.encode(), "requirements.txt": b""})
+
+
+def _tar_gz(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, body in files.items():

@@ -3,23 +3,30 @@
 import logging
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
+from prefect.client.schemas.objects import TaskRun
+from prefect.context import TaskRunContext
 
-from tasks.aws.errors import CapacityError, InstanceLostError, JobFailedError, JobStoppedError
+from tasks.aws.errors import CapacityError, DeadlineError, InstanceLostError, JobFailedError, JobStoppedError
+from tasks.aws.identity import Owner
 from tasks.aws.instances import Launch, cancel_command, find_command
 from tasks.aws.settings import Settings
 from tasks.contracts import Ec2Compute, Ec2TrainingSpec, TrainingResult, TrainingSpec
 from tasks.instances import (
     await_command,
     ended_afterwards,
+    ended_if_lost,
     find_finished_training,
     find_machine_image,
     launch_instance,
     start_command,
 )
+from tasks.runs import current_owner
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +39,7 @@ pathlib.Path("TrainedModels/weights").write_text(" ".join(sys.argv[1:]))
 pathlib.Path("output").mkdir()
 pathlib.Path("output/report.json").write_text("{}")
 pathlib.Path("checkpoints/last").write_text("step 3")
+print("epoch=2 valid_loss=0.2")
 print("epoch=3 valid_loss=0.1")
 """
 BROKEN = """
@@ -86,6 +94,7 @@ def test_the_same_program_leaves_the_same_things_and_the_instance_is_gone(stage:
     spec = spec_of(stage(GOOD))
     launch, result = trained(spec, settings)
     assert result.how == "created"
+    assert result.metrics == {"valid_loss": 0.1}
     assert set(result.phase_seconds) == {"Starting", "Downloading", "Training", "Uploading"}
     assert result.billable_seconds >= sum(result.phase_seconds.values()) - 0.1
     assert body(result.model_s3_uri)[:2] == body(result.output_s3_uri)[:2] == b"\x1f\x8b"
@@ -142,6 +151,48 @@ def test_a_cancelled_command_ends_the_instance(stage: Any, settings: Settings) -
         await_command.fn(launch, start_command.fn(launch, spec, settings), spec, settings)
     thread.join()
     assert state(launch) == "terminated"
+
+
+def test_a_command_that_runs_out_of_its_time_ends_the_instance(stage: Any, settings: Settings) -> None:
+    spec = spec_of(stage(SLOW))
+    # A minute is the least that people may ask for.
+    hasty = spec.model_copy(update={"compute": spec.compute.model_copy(update={"max_runtime_seconds": 3})})
+    launch = launch_instance.fn(hasty, settings)
+    with pytest.raises(JobStoppedError, match="ran out of its time limit") as raised, ended_afterwards(launch):
+        await_command.fn(launch, start_command.fn(launch, hasty, settings), hasty, settings)
+    assert raised.value.status == "MaxRuntimeExceeded"
+    assert state(launch) == "terminated"
+
+
+def test_an_instance_whose_agent_never_comes_is_given_up_and_ended(
+    stage: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on AWS, the agent of an instance without a role cannot register, and tries for ever."""
+    boto3.client("iam").create_instance_profile(InstanceProfileName="without-a-role")
+    monkeypatch.setattr("tasks.instances._AGENT_SECONDS", 1.0)
+    spec, without = spec_of(stage(GOOD)), settings.model_copy(update={"instance_profile": "without-a-role"})
+    launch = launch_instance.fn(spec, without)
+    with pytest.raises(DeadlineError, match="still without its SSM agent"), ended_afterwards(launch):
+        start_command.fn(launch, spec, without)
+    assert state(launch) == "terminated"
+
+
+def test_an_instance_whose_launch_ends_in_an_error_is_ended(stage: Any, settings: Settings) -> None:
+    """EC2 has launched it, and the answer, or what Prefect makes of it, does not come through."""
+    spec = spec_of(stage(SLOW))
+    with pytest.raises(ConnectionError), ended_if_lost(spec):  # noqa: PT012 - what happens in between is the test
+        launch = launch_instance.fn(spec, settings)
+        raise ConnectionError
+    assert state(launch) == "terminated"
+
+
+def test_a_tasks_retries_ask_for_an_instance_with_the_same_expiry() -> None:
+    """EC2 refuses the same token with other tags."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    run = TaskRun(task_key="launch", dynamic_key="0", flow_run_id=uuid4(), start_time=began)
+    with TaskRunContext.model_construct(task_run=run):
+        owner = current_owner(timedelta(hours=1))
+    assert owner == Owner(flow_run_id=str(run.flow_run_id), expires_at="2026-01-01T01:00:00+00:00")
 
 
 def test_an_instance_that_somebody_ends_is_told_at_once(stage: Any, settings: Settings) -> None:

@@ -1,8 +1,5 @@
 """A front as a flow's tasks deploy it, against the local AWS: the real function in front of a real endpoint."""
 
-import io
-import json
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,53 +9,19 @@ import pytest
 from tasks import functions
 from tasks.aws.errors import IdentityError, InvocationError
 from tasks.aws.function_requests import pack_function
-from tasks.aws.settings import Settings
+from tasks.aws.settings import Settings, load_settings
 from tasks.contracts import FrontConfig, FrontResult, FrontSpec
 from tasks.functions import delete_function, deploy_function
 
 pytestmark = pytest.mark.slow
 
-# An ASGI application that answers as a model server of this project does.
-SERVED = """
-import json
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            event = (await receive())["type"]
-            await send({"type": event + ".complete"})
-            if event == "lifespan.shutdown":
-                return
-    answer = {"label": "cat", "probability": 0.9, "top_k": [{"label": "cat", "probability": 0.9}], "model_version": "1"}
-    while (await receive()).get("more_body"):
-        pass
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
-
-def create():
-    return app
-"""
-CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
-
-
-def package() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in {"served.py": SERVED, "config.yaml": json.dumps(CONFIG)}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
 
 @pytest.fixture(scope="module")
-def endpoint(local_aws: Any) -> Iterator[str]:
-    from tasks.aws.settings import load_settings
-
-    settings, sagemaker, name = load_settings(), boto3.client("sagemaker"), "flows-endpoint-front"
-    boto3.client("s3").put_object(Bucket=settings.bucket, Key="jobs/front.tar.gz", Body=package())
-    container = {"Image": "an-image", "ModelDataUrl": f"s3://{settings.bucket}/jobs/front.tar.gz"}
+def endpoint(local_aws: Any, stage_package: Any) -> Iterator[str]:
+    """The one endpoint that the function's role may ask."""
+    settings, sagemaker = load_settings(), boto3.client("sagemaker")
+    name = settings.front_endpoint
+    container = {"Image": "an-image", "ModelDataUrl": stage_package("front")}
     sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.endpoint_role_arn)
     variant = {"VariantName": "a", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])

@@ -5,16 +5,20 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
+from tasks import tuning_jobs
 from tasks.aws.errors import JobFailedError
-from tasks.aws.jobs import Submission
+from tasks.aws.jobs import TUNING_JOBS, Submission, settle
 from tasks.aws.settings import Settings
-from tasks.contracts import FloatRange, SearchSpace, TrainingSpec, TuningConfig, TuningResult, TuningSpec
+from tasks.aws.trials import list_trials
+from tasks.contracts import LearningRateRange, SearchSpace, TrainingSpec, TuningConfig, TuningResult, TuningSpec
+from tasks.runs import stopped_on_failure
 from tasks.tuning_jobs import await_tuning_job, start_tuning_job
 
 pytestmark = pytest.mark.slow
 
-SEARCH = SearchSpace(learning_rate=FloatRange(low=0.001, high=0.1, scale="log"), batch_size=(32, 64))
+SEARCH = SearchSpace(learning_rate=LearningRateRange(low=0.001, high=0.1, scale="log"), batch_size=(32, 64))
 # The best learning rate is 0.01; the last line is that of the weights kept.
 GOOD = """
 import json, math, os
@@ -32,7 +36,13 @@ for epoch in range(1, given["epochs"] + 1):
     time.sleep(0.1)
 print(f"best_epoch={given['epochs']} valid_loss={loss + 1 / given['epochs']}")
 """
-SILENT = "print('epoch=1 train_loss=0.5')"
+# Only the first ends by itself.
+SILENT = """
+import json, os, time
+print("epoch=1 train_loss=0.5", flush=True)
+if json.loads(os.environ["SM_HPS"])["batch_size"] != 16:
+    time.sleep(600)
+"""
 # Every second batch size does not fit into memory.
 HALF = (
     GOOD
@@ -84,19 +94,41 @@ def test_one_failed_trial_does_not_fail_the_study(stage: Any, settings: Settings
 
 
 def test_all_failed_fails_with_the_most_common_reason(stage: Any, settings: Settings) -> None:
-    with pytest.raises(JobFailedError, match=r"of \d trials failed for this reason: .*it never worked"):
-        tuned(spec(stage(BROKEN), strategy="Random", trials=2), settings)
+    words = r"; 3 of 3 trials failed for this reason: ZeroDivisionError: it never worked$"
+    with pytest.raises(JobFailedError, match=words):
+        tuned(spec(stage(BROKEN), strategy="Random", trials=3), settings)
 
 
-def test_a_metric_that_is_never_printed_ends_the_study_after_its_first_trials(stage: Any, settings: Settings) -> None:
-    wanted = spec(stage(SILENT), strategy="Random", trials=20, parallel=1)
+def test_a_metric_that_is_never_printed_ends_the_study_after_its_first_trial(stage: Any, settings: Settings) -> None:
+    search = SearchSpace(learning_rate=None, batch_size=(16, 32, 64, 128))
+    wanted = spec(stage(SILENT), strategy="Grid", search=search, parallel=1)
     submission = start_tuning_job.fn(wanted, settings)
-    with pytest.raises(JobFailedError, match="completed without printing valid_loss=<number>"):
+    silent = pytest.raises(JobFailedError, match="completed without printing valid_loss=<number>")
+    with silent, stopped_on_failure(TUNING_JOBS, submission):
         await_tuning_job.fn(submission, wanted, settings)
-    sagemaker = boto3.client("sagemaker")
-    described = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=submission.name)
-    assert described["HyperParameterTuningJobStatus"] in ("Stopping", "Stopped", "Failed")
-    assert sum(described["TrainingJobStatusCounters"].values()) < 20
+    settle(TUNING_JOBS, submission.name)
+    name = submission.name
+    described = boto3.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    assert described["HyperParameterTuningJobStatus"] == "Stopped"
+    counted = described["TrainingJobStatusCounters"]
+    assert counted["Completed"] == 1
+    assert counted["Stopped"] == sum(counted.values()) - 1 <= 1  # the second may have begun before we looked
+
+
+def test_a_throttled_list_of_trials_is_waited_out(
+    stage: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+    troubles = [ClientError(answer, "ListTrainingJobsForHyperParameterTuningJob")] * 2
+
+    def throttled(*arguments: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return list_trials(*arguments)
+
+    monkeypatch.setattr(tuning_jobs, "list_trials", throttled)
+    _, result = tuned(spec(stage(GOOD), strategy="Random", trials=2), settings)
+    assert (len(result.trials), troubles) == (2, [])
 
 
 def test_a_later_tuning_learns_from_an_earlier_one(stage: Any, settings: Settings) -> None:

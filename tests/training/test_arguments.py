@@ -80,3 +80,54 @@ def test_the_weights_channel_is_its_only_file(data: Path, tmp_path: Path) -> Non
 def test_weights_that_are_nothing_known_are_refused(data: Path) -> None:
     with pytest.raises(ArgumentError, match="weights=imagnet is none of none, imagenet, channel, nor a file"):
         parse_arguments(["--data", str(data), "--weights", "imagnet"], {})
+
+
+# --- one process for each GPU ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path) -> str:
+    """A PATH with a driver's program that lists two GPUs, one of them cut into slices."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "nvidia-smi"
+    lines = (
+        "GPU 0: NVIDIA A10G (UUID: GPU-1)",
+        "GPU 1: NVIDIA A10G (UUID: GPU-2)",
+        "  MIG 1g.5gb Device 0: (UUID: MIG-3)",
+    )
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o700)
+    return str(program.parent)
+
+
+@pytest.mark.parametrize(
+    ("more", "processes"),
+    [
+        ({}, 2),
+        ({"SM_NUM_GPUS": "4"}, 4),
+        ({"SM_NUM_GPUS": "0"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2"}, 2),
+        ({"CUDA_VISIBLE_DEVICES": "0,-1,1"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 1),
+    ],
+)
+def test_by_hand_too_there_is_one_process_for_each_gpu(
+    data: Path, two_gpus: str, more: dict[str, str], processes: int
+) -> None:
+    """On a plain machine nobody sets SM_NUM_GPUS; what CUDA is not to see does not count."""
+    told = parse_arguments(["--data", str(data)], {"PATH": two_gpus} | more)
+    assert told.cluster.processes_per_host == processes
+
+
+@pytest.mark.parametrize("program", [None, "#!/bin/sh\necho 'No devices were found'\nexit 6\n", "not a program"])
+def test_without_a_working_driver_there_is_one_process(data: Path, tmp_path: Path, program: str | None) -> None:
+    if program:
+        (tmp_path / "nvidia-smi").write_text(program)
+        (tmp_path / "nvidia-smi").chmod(0o700)
+    assert parse_arguments(["--data", str(data)], {"PATH": str(tmp_path)}).cluster.processes_per_host == 1
+
+
+def test_a_flag_counts_more_than_the_gpus(data: Path, two_gpus: str) -> None:
+    told = parse_arguments(["--data", str(data), "--processes-per-instance", "3"], {"PATH": two_gpus})
+    assert told.cluster.processes_per_host == 3

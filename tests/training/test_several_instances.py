@@ -421,6 +421,22 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the ranks would ask for the GPUs that are only pretended")
+def test_by_hand_a_machine_with_two_gpus_trains_in_two_processes(
+    some_colours: Path, tmp_path: Path, run_train: Any
+) -> None:
+    """Here on the processor; the GPUs are counted once, by the process that starts the others."""
+    program, model = tmp_path / "nvidia-smi", tmp_path / "model"
+    program.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho 'GPU 0: one'\necho 'GPU 1: another'\n")
+    program.chmod(0o700)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = run_train("--data", some_colours, "--model_dir", model, *COMMON, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((model / "report.json").read_text())["ranks"]["world_size"] == 2
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", ["a process", "their parent"])
 def test_the_processes_of_an_instance_end_together(signalled: str, many_colours: Path, start: Any) -> None:
     training = start(many_colours, 1)

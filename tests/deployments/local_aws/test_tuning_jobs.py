@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from deployments.local_aws import tuning_run
 from deployments.local_aws.tuning_jobs import TuningJobs
 
 pytestmark = pytest.mark.slow
@@ -207,6 +209,31 @@ def test_the_last_value_is_the_objective_and_the_counters_add_up(cloud: Any) -> 
     assert best["TunedHyperParameters"] == {"x": "0.4"}
     assert objective(best) == pytest.approx(0.01 + 1 / 3)
     assert (best["ObjectiveStatus"], best["TrainingJobStatus"]) == ("Succeeded", "Completed")
+
+
+def test_an_objective_is_pending_until_the_tuning_job_has_looked_at_it(
+    cloud: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on AWS, where a trial is Completed some time before its metric is read."""
+    read, may_look = tuning_run.final_objective, threading.Event()
+
+    def read_late(*arguments: Any) -> float | None:
+        may_look.wait(30)
+        return read(*arguments)
+
+    monkeypatch.setattr(tuning_run, "final_objective", read_late)
+    name = start(cloud, trials=1)
+    (trial,) = cloud.until(
+        lambda: trials_of(cloud, describe(cloud, name)),
+        lambda ones: ones and ones[0]["TrainingJobStatus"] != "InProgress",
+    )
+    counted = describe(cloud, name)
+    may_look.set()
+    assert (trial["TrainingJobStatus"], trial["ObjectiveStatus"]) == ("Completed", "Pending")
+    assert "FinalHyperParameterTuningJobObjectiveMetric" not in trial
+    assert counted["ObjectiveStatusCounters"] == {"Succeeded": 0, "Pending": 1, "Failed": 0}
+    assert "BestTrainingJob" not in counted
+    assert end_of(cloud, name)["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
 
 
 def test_a_maximum_is_the_largest(cloud: Any) -> None:

@@ -126,12 +126,24 @@ def test_what_completed_is_reused(sagemaker: FakeSageMaker) -> None:
     assert submit_once(TRAINING_JOBS, request_for()).how == "reused"
 
 
-@pytest.mark.parametrize("status", ["Failed", "Stopped", "Stopping"])
+@pytest.mark.parametrize("status", ["Failed", "Stopped"])
 def test_what_failed_or_was_stopped_gets_the_next_attempt(sagemaker: FakeSageMaker, status: str) -> None:
     submit_once(TRAINING_JOBS, request_for())
     sagemaker.jobs["flows-train-1"]["TrainingJobStatus"] = status
     second = submit_once(TRAINING_JOBS, request_for())
     assert (second.name, second.how) == ("flows-train-1-2", "created")
+
+
+def test_what_is_being_stopped_is_over_before_the_next_attempt_begins(
+    sagemaker: FakeSageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts share their checkpoints: two of them must not write at once."""
+    monkeypatch.setenv("SAGEMAKER_FLOWS_POLL_SECONDS", "0.001")
+    submit_once(TRAINING_JOBS, request_for())
+    stopping = {"TrainingJobStatus": "Stopping"}
+    sagemaker.script = [stopping, stopping, stopping, {"TrainingJobStatus": "Stopped"}]
+    assert submit_once(TRAINING_JOBS, request_for()).name == "flows-train-1-2"
+    assert sagemaker.script == []
 
 
 def test_a_later_attempt_that_runs_is_found_again(sagemaker: FakeSageMaker) -> None:
@@ -185,6 +197,10 @@ def test_what_aws_adds_is_no_difference() -> None:
     assert dropped_settings({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}], "d": 3}) == []
 
 
+def test_another_order_is_no_difference() -> None:
+    assert dropped_settings({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 2}, {"b": 1}]}) == []
+
+
 def test_differences_are_named_by_their_path() -> None:
     assert dropped_settings({"a": [{"b": 1}], "c": {"d": 2}}, {"a": [{"b": 9}], "c": None}) == ["a[0].b", "c"]
 
@@ -225,10 +241,11 @@ def test_stopped_is_not_success(sagemaker: FakeSageMaker) -> None:
         await_end(TRAINING_JOBS, "flows-train-1", patience())
 
 
-def test_stopping_is_still_waited_for_as_not_success(sagemaker: FakeSageMaker) -> None:
+def test_what_is_being_stopped_is_waited_for_since_only_its_end_tells_why(sagemaker: FakeSageMaker) -> None:
     submit_once(TRAINING_JOBS, request_for())
-    sagemaker.script = [{"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}]
-    with pytest.raises(JobStoppedError):
+    stopping = {"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}
+    sagemaker.script = [stopping, {"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"}]
+    with pytest.raises(JobStoppedError, match="time limit"):
         await_end(TRAINING_JOBS, "flows-train-1", patience())
 
 
@@ -243,6 +260,18 @@ def test_throttling_and_broken_connections_are_patience(sagemaker: FakeSageMaker
     clock = Clock()
     await_end(TRAINING_JOBS, "flows-train-1", patience(clock))
     assert clock.pauses[0] < clock.pauses[1] < clock.pauses[2]
+
+
+def test_throttling_of_what_is_done_at_each_look_is_patience_too(sagemaker: FakeSageMaker) -> None:
+    submit_once(TRAINING_JOBS, request_for())
+    sagemaker.script = [{}, {"TrainingJobStatus": "Completed"}]
+    troubles = [refusal("ThrottlingException", "Rate exceeded")]
+
+    def on_look(_description: dict[str, Any]) -> None:
+        if troubles:
+            raise troubles.pop()
+
+    assert await_end(TRAINING_JOBS, "flows-train-1", patience(), on_look)["TrainingJobStatus"] == "Completed"
 
 
 def test_a_question_aws_refuses_fails_at_once(sagemaker: FakeSageMaker) -> None:

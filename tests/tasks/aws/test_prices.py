@@ -18,6 +18,12 @@ def product(use: str, instance: str, usd: str, unit: str = "Hrs") -> str:
     return json.dumps({"product": {"attributes": attributes}, "terms": terms})
 
 
+def charge(group: str, *tiers: str) -> str:
+    dimensions = {usd: {"unit": "Lambda-GB-Second", "pricePerUnit": {"USD": usd}} for usd in tiers}
+    terms = {"OnDemand": {"t": {"priceDimensions": dimensions}}}
+    return json.dumps({"product": {"attributes": {"group": group, "regionCode": "eu-west-1"}}, "terms": terms})
+
+
 @pytest.fixture
 def price_list(monkeypatch: pytest.MonkeyPatch) -> Stubber:
     client = boto3.client("pricing", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
@@ -49,6 +55,13 @@ def test_an_unknown_price_is_unknown_and_not_nothing() -> None:
     assert prices.prices_as_of("mars-north-1") is None
 
 
+def test_a_function_has_a_price_where_all_parts_of_it_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prices.lambda_prices("us-east-1") == prices.LambdaPrices(2e-7, 1.66667e-5, 4.1667e-6, 9.7222e-6)
+    assert prices.lambda_prices("mars-north-1") is None
+    monkeypatch.setattr(prices, "_table", lambda: {"mars-north-1": {"lambda": {"request": 2e-7}}})
+    assert prices.lambda_prices("mars-north-1") is None
+
+
 def test_a_refresh_writes_the_region_and_leaves_the_others(price_list: Stubber, table: Path) -> None:
     before = json.loads(table.read_text(encoding="utf-8"))
     price_list.add_response(
@@ -62,18 +75,27 @@ def test_a_refresh_writes_the_region_and_leaves_the_others(price_list: Stubber, 
     )
     machine = json.loads(product("", "", "0.1")) | {"product": {"attributes": {"instanceType": "m5.large"}}}
     price_list.add_response("get_products", answer(json.dumps(machine)))
-    assert prices.refresh("eu-west-1", table) == 3
+    price_list.add_response(
+        "get_products",
+        answer(
+            charge("AWS-Lambda-Requests", "0.0000002"),
+            charge("AWS-Lambda-Duration", "0.00001667", "0.000015"),
+            charge("AWS-Lambda-Duration-ARM", "0.0000133334"),
+        ),
+    )
+    assert prices.refresh("eu-west-1", table) == 5
     after = json.loads(table.read_text(encoding="utf-8"))
     assert after["eu-west-1"]["training"] == {"ml.m5.large": 0.128}
     assert after["eu-west-1"]["hosting"] == {"ml.m5.large": 0.129}
     assert after["eu-west-1"]["ec2"] == {"m5.large": 0.1}
+    assert after["eu-west-1"]["lambda"] == {"request": 2e-7, "gb_second": 1.667e-5}
     assert after["us-east-1"] == before["us-east-1"]
 
 
 def test_a_refresh_without_prices_loses_nothing(price_list: Stubber, table: Path) -> None:
     before = table.read_bytes()
-    price_list.add_response("get_products", answer())
-    price_list.add_response("get_products", answer())
+    for _ in range(3):
+        price_list.add_response("get_products", answer())
     with pytest.raises(FlowsError, match="no price for mars-north-1"):
         prices.refresh("mars-north-1", table)
     assert table.read_bytes() == before

@@ -14,6 +14,7 @@ from tasks.aws.instance_requests import command_request, run_instances_request, 
 from tasks.aws.requests import (
     METRIC_DEFINITIONS,
     check_instance_type,
+    check_tuning,
     endpoint_config_request,
     endpoint_request,
     model_request,
@@ -30,8 +31,8 @@ from tasks.contracts import (
     Ec2TrainingSpec,
     EndpointCompute,
     EndpointSpec,
-    FloatRange,
     Hyperparameters,
+    LearningRateRange,
     SearchSpace,
     TrainingSpec,
     TuningConfig,
@@ -50,6 +51,7 @@ SETTINGS = Settings(
     instance_security_group_id="sg-0123456789abcdef0",
     command_log_group="/aws/ssm/sagemaker-flows",
     lambda_role_arn="arn:aws:iam::123456789012:role/front",
+    front_endpoint="flows-live",
 )
 
 
@@ -143,7 +145,7 @@ def test_what_is_searched_is_not_fixed_too() -> None:
 
 def test_a_grid_is_choices_only_evenly_apart_on_its_scale() -> None:
     """SageMaker's Grid takes no continuous ranges, and counts the combinations itself."""
-    search = SearchSpace(learning_rate=FloatRange(low=0.001, high=0.1, scale="log", steps=3), batch_size=())
+    search = SearchSpace(learning_rate=LearningRateRange(low=0.001, high=0.1, scale="log", steps=3), batch_size=())
     config = tuning_job_request(tuning_spec(strategy="Grid", search=search), SETTINGS, OWNER)[
         "HyperParameterTuningJobConfig"
     ]
@@ -151,6 +153,27 @@ def test_a_grid_is_choices_only_evenly_apart_on_its_scale() -> None:
     assert values == pytest.approx([0.001, 0.01, 0.1])
     assert "ContinuousParameterRanges" not in config["ParameterRanges"]
     assert "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]
+
+
+@pytest.mark.parametrize(
+    ("search", "machines", "words"),
+    [
+        ({"trainable": ("head",)}, {}, "trials that could only fail: trainable='head' needs weights to build on"),
+        ({"trainable": ("all", "head")}, {}, "trials that could only fail: trainable='head' needs weights"),
+        ({}, {"fallbacks": ("ml.c5.xlarge", "ml.c5.2xlarge")}, r"cannot try ml\.c5\.xlarge, ml\.c5\.2xlarge in turn"),
+    ],
+)
+def test_a_search_that_could_not_be_is_refused(search: dict[str, Any], machines: dict[str, Any], words: str) -> None:
+    config = TuningConfig.model_validate({"search": search})
+    with pytest.raises(RequestRefusedError, match=words):
+        check_tuning(config, Hyperparameters(), Compute(**machines))
+
+
+def test_a_search_that_its_trainings_could_be_given_is_not_refused() -> None:
+    pretrained = Hyperparameters(architecture="resnet18", weights="imagenet")
+    every = {"trainable": ("all", "head"), "weight_decay": {}, "augmentation": {}}
+    for given, search in ((Hyperparameters(), {}), (pretrained, every)):
+        check_tuning(TuningConfig.model_validate({"search": search}), given, Compute())
 
 
 def test_the_objective_is_one_that_the_program_prints() -> None:
