@@ -21,6 +21,7 @@ def endpoint(local_aws: Any, stage_package: Any) -> Iterator[str]:
     """The one endpoint that the function's role may ask."""
     settings, sagemaker = load_settings(), boto3.client("sagemaker")
     name = settings.front_endpoint
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig={"Delay": 1})  # of other tests
     container = {"Image": "an-image", "ModelDataUrl": stage_package("front")}
     sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.endpoint_role_arn)
     variant = {"VariantName": "a", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}

@@ -1,4 +1,4 @@
-"""Endpoints of a lasting name, as tasks deploy them: updated under load, rolled back by themselves, and still scaled."""
+"""Endpoints of a lasting name, as tasks deploy them: updated under load, rolled back by themselves, still scaled."""
 
 import threading
 from collections.abc import Callable, Iterator
