@@ -9,6 +9,7 @@ from typing import Any
 import cyclopts
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect import Flow
+from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -41,7 +42,7 @@ def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str])
 
     try:
         app(arguments, exit_on_error=False, print_error=False)
-    except (cyclopts.CycloptsError, ValidationError) as error:
+    except (cyclopts.CycloptsError, ValidationError, ParameterTypeError) as error:
         return _fail(_MISUSED, _misuse(error))
     except (FlowsError, ClientError, BotoCoreError) as error:
         return _fail(_FAILED, sentence_for(error))

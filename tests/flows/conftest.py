@@ -12,6 +12,7 @@ import pytest
 from deployments.prefect_server import running
 
 RunFlow = Callable[..., subprocess.CompletedProcess[str]]
+StartFlow = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,31 @@ def run_flow(local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: p
         )
 
     return run
+
+
+@pytest.fixture
+def start_flow(
+    local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartFlow]:
+    """Start `python -m flows.NAME ARGUMENTS…` as the worker, and make sure that it is gone after the test."""
+    flows: list[subprocess.Popen[str]] = []
+
+    def start(name: str, *arguments: str) -> "subprocess.Popen[str]":
+        flow = subprocess.Popen(
+            [sys.executable, "-m", f"flows.{name}", *arguments],
+            cwd=tmp_path_factory.mktemp("flow"),
+            env={**os.environ, **local_aws.worker_environment, **prefect_server},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        flows.append(flow)
+        return flow
+
+    yield start
+    for flow in flows:
+        flow.kill()
+        flow.communicate()
 
 
 @pytest.fixture(scope="session")

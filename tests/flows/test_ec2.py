@@ -1,12 +1,10 @@
 """Training on EC2 as its users run it: spot capacity is reclaimed, somebody presses Ctrl-C, an image does not exist."""
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -15,6 +13,8 @@ import pytest
 from deployments.local_aws.instances import Instances
 
 pytestmark = pytest.mark.slow
+
+StartFlow = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -62,40 +62,16 @@ def test_a_reclaimed_spot_instance_is_followed_by_one_on_demand_that_goes_on(run
     assert instances("pending", "running") == []
 
 
-@pytest.fixture
-def start_flow(
-    local_aws: Any, prefect_server: dict[str, str], manifest: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
-    """Start a training on EC2 with this seed, and make sure that it is gone after the test."""
-    flows: list[subprocess.Popen[str]] = []
-
-    def start(seed: int) -> subprocess.Popen[str]:
-        flow = subprocess.Popen(
-            [sys.executable, "-m", "flows.train_on_ec2", manifest, "--hyperparameters.seed", str(seed)],
-            cwd=tmp_path_factory.mktemp("flow"),
-            env={**os.environ, **local_aws.worker_environment, **prefect_server},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        flows.append(flow)
-        return flow
-
-    yield start
-    for flow in flows:
-        flow.kill()
-        flow.communicate()
-
-
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_signal_while_ec2_launches_the_instance_ends_it(
     sent: signal.Signals,
     code: int,
-    start_flow: Callable[[int], subprocess.Popen[str]],
+    start_flow: StartFlow,
+    manifest: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The worst moment: EC2 has the request and not launched yet, so who gives up now finds nothing to end."""
-    flow, launch = start_flow(sent), Instances._launch
+    flow, launch = start_flow("train_on_ec2", manifest, "--hyperparameters.seed", str(int(sent))), Instances._launch
 
     def interrupt_and_launch(self: Instances, request: dict[str, Any]) -> Any:
         flow.send_signal(sent)
@@ -109,8 +85,8 @@ def test_a_signal_while_ec2_launches_the_instance_ends_it(
     assert instances("pending", "running") == [], said[-2000:]
 
 
-def test_ctrl_c_as_soon_as_the_instance_runs_ends_it(start_flow: Callable[[int], subprocess.Popen[str]]) -> None:
-    flow = start_flow(6)
+def test_ctrl_c_as_soon_as_the_instance_runs_ends_it(start_flow: StartFlow, manifest: str) -> None:
+    flow = start_flow("train_on_ec2", manifest, "--hyperparameters.seed", "6")
     for _ in range(600):
         if instances("running"):
             break

@@ -309,8 +309,10 @@ NOT_USED_HERE = {
         "iam:CreateServiceLinkedRole",
     },
     "FrontPolicy": {
-        # When a first version does not answer.
-        "lambda:DeleteAlias",
+        # When a first version does not answer; when the code has changed.
+        *("lambda:DeleteAlias", "lambda:UpdateFunctionCode"),
+        # What AWS asks for besides, when tags are given or told.
+        *("application-autoscaling:TagResource", "lambda:ListTags"),
         # With a schedule, or when what is scaled changes its instance type.
         *("application-autoscaling:PutScheduledAction", "application-autoscaling:DeleteScheduledAction"),
         "application-autoscaling:ListTagsForResource",

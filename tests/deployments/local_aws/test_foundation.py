@@ -67,6 +67,7 @@ def test_the_outputs_are_what_the_flows_read(outputs: dict[str, str]) -> None:
         "InstanceProfileName",
         "InstanceSecurityGroupId",
         "CommandLogGroup",
+        "FrontEndpointName",
         "LambdaRoleArn",
         "FrontPolicyArn",
     }
@@ -211,6 +212,10 @@ def test_nothing_is_allowed_wholesale() -> None:
         "ec2:DescribeImages",
         "ec2:DescribeInstanceStatus",
         "ec2:DescribeInstances",
+        "application-autoscaling:DescribeScalableTargets",
+        "application-autoscaling:DescribeScalingActivities",
+        "application-autoscaling:DescribeScalingPolicies",
+        "application-autoscaling:DescribeScheduledActions",
         "ec2messages:AcknowledgeMessage",
         "ec2messages:DeleteMessage",
         "ec2messages:FailMessage",

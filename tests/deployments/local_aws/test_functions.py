@@ -764,12 +764,14 @@ def create():
 
 
 def test_classify_image_asks_the_endpoint_and_nothing_else(aws_lambda: Lambda) -> None:
-    cloud, name = aws_lambda.cloud, "flows-in-front"
+    cloud, name = aws_lambda.cloud, aws_lambda.cloud.outputs["FrontEndpointName"]
+    deleted = cloud.sagemaker.get_waiter("endpoint_deleted")
+    deleted.wait(EndpointName=name, WaiterConfig={"Delay": 1})  # of other tests
     source = (Path(__file__).parents[3] / "lambda" / "classify_image.py").read_text()
     config = cloud.config(cloud.package(**{"served.py": SERVED}))
-    for endpoint in (name, "another"):
+    for endpoint in (name, "flows-another"):
         cloud.sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=config)
-    for endpoint in (name, "another"):
+    for endpoint in (name, "flows-another"):
         cloud.endpoint_end(endpoint)
     cloud.put("uploads/a.png", b"\x89PNG\r\n\x1a\nfine")
     variables = {"ENDPOINT_NAME": name, "IMAGE_BUCKET": cloud.bucket, "IMAGE_PREFIX": "uploads/"}
@@ -786,13 +788,13 @@ def test_classify_image_asks_the_endpoint_and_nothing_else(aws_lambda: Lambda) -
     broken = signed("POST", url, b"\xff\xd8\xffbroken", **{"content-type": "image/jpeg"})
     assert (broken.status_code, broken.json()["error"]) == (400, "the picture is broken")
     assert signed("GET", url).status_code == 405
-    # Its role may ask the endpoints of the flows only.
+    # Its role may ask this one endpoint, and no other of the flows.
     aws_lambda.client.update_function_configuration(
-        FunctionName=function, Environment={"Variables": {**variables, "ENDPOINT_NAME": "another"}}
+        FunctionName=function, Environment={"Variables": {**variables, "ENDPOINT_NAME": "flows-another"}}
     )
     aws_lambda.settled(function)
     assert aws_lambda.result(function, {"s3_key": "uploads/a.png"})["statusCode"] == 502
-    for endpoint in (name, "another"):
+    for endpoint in (name, "flows-another"):
         cloud.sagemaker.delete_endpoint(EndpointName=endpoint)
 
 
