@@ -61,7 +61,8 @@ def scaling_kept(spec: EndpointSpec) -> Iterator[None]:
 
 def _in_service(endpoint: str) -> Description:
     found = describe(ENDPOINTS, endpoint)
-    if found is None or found["EndpointStatus"] != ENDPOINTS.good:
+    # One that is being scaled at the moment is Updating.
+    if found is None or found["EndpointStatus"] in ("Creating", "Failed", "Deleting"):
         status = "there is none of that name" if found is None else f"it is {found['EndpointStatus']}"
         msg = f"The endpoint {endpoint} is not in service, {status}: deploy a model there first (deploy_endpoint)"
         raise FlowsError(msg)

@@ -125,14 +125,25 @@ def broken_package(folder: Path) -> bytes:
 def test_an_endpoint_whose_model_cannot_load_is_deleted_and_its_words_are_kept(run_flow: Any, tmp_path: Path) -> None:
     bucket = load_settings().bucket
     boto3.client("s3").put_object(Bucket=bucket, Key="jobs/broken.tar.gz", Body=broken_package(tmp_path))
+    before = what_there_is()
     result = run_flow("deploy_endpoint", f"s3://{bucket}/jobs/broken.tar.gz")
     assert result.returncode == 1
     said = result.stderr[result.stderr.rindex("The endpoint flows-endpoint-") :]
     assert "the weights are corrupt" in said
+    assert what_there_is() <= before
+
+
+def what_there_is() -> set[str]:
+    """The endpoints, configurations and models of the flows, those of other tests too."""
     sagemaker = boto3.client("sagemaker")
-    endpoints = sagemaker.list_endpoints(NameContains="flows-")["Endpoints"]
-    left = [endpoints, sagemaker.list_models(NameContains="flows-")["Models"]]
-    assert json.dumps(left, default=str) == "[[], []]"
+    return {
+        *(one["EndpointArn"] for one in sagemaker.list_endpoints(NameContains="flows-")["Endpoints"]),
+        *(
+            one["EndpointConfigArn"]
+            for one in sagemaker.list_endpoint_configs(NameContains="flows-")["EndpointConfigs"]
+        ),
+        *(one["ModelArn"] for one in sagemaker.list_models(NameContains="flows-")["Models"]),
+    }
 
 
 def test_a_role_that_cannot_be_assumed(run_flow: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deployments.local_aws.clock import Clock
+from tasks.aws.endpoints import delete_config
 from tasks.aws.errors import FlowsError, IdentityError, RolledBackError
 from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, MODELS, describe, stop
 from tasks.aws.scaling import find_target, is_scaled
@@ -170,9 +171,11 @@ def test_an_endpoint_that_is_being_created_is_stopped_when_it_can_be(
 ) -> None:
     """SageMaker refuses to delete it before, and then it would bill with nobody to know of it."""
     fields = {"compute": EndpointCompute(), "name": name, "rollout": CANARY}
-    start_endpoint.fn(EndpointSpec(model_s3_uri=stage_package(name), image_uri="an-image", **fields), settings, AN_HOUR)
+    spec = EndpointSpec(model_s3_uri=stage_package(name), image_uri="an-image", **fields)
+    submission = start_endpoint.fn(spec, settings, AN_HOUR)
     assert (describe(ENDPOINTS, name) or {})["EndpointStatus"] == "Creating"
     assert stop(ENDPOINTS, name)
+    delete_config(submission.config_name)
     found = describe(ENDPOINTS, name)
     assert found is None or found["EndpointStatus"] == "Deleting"
 
