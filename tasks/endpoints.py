@@ -51,8 +51,7 @@ def find_serving_image(settings: Settings, instance_type: str) -> str:
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
 def await_rest(name: str) -> None:
     """Wait until nobody is changing an endpoint; safe to retry: it only looks."""
-    if describe(ENDPOINTS, name) is not None:
-        settle(ENDPOINTS, name)
+    settle(ENDPOINTS, name)
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
