@@ -20,7 +20,9 @@ from tasks.aws.jobs import (
     Submission,
     create,
     delete,
+    delete_at_rest,
     describe,
+    is_in_progress,
     refusal,
     settle,
     submit_once,
@@ -112,7 +114,7 @@ def _update(found: Description, request: Mapping[str, Any], rollout: Rollout) ->
     try:
         client("sagemaker").update_endpoint(**_update_request(found, config, rollout))
     except ClientError as error:
-        if "in-progress" in str(error):
+        if is_in_progress(error):
             settle(ENDPOINTS, name)
             return None
         raise refusal(ENDPOINTS, name, error) from error
@@ -155,13 +157,13 @@ def delete_whole(name: str) -> tuple[str, ...]:
     endpoint = describe(ENDPOINTS, name)
     if endpoint is not None:
         _check_ours(ENDPOINTS, endpoint)
+        forget_target(name)  # first of all: what scales, changes the endpoint while we delete it
+        client("cloudwatch").delete_alarms(AlarmNames=alarm_names(name))
         if ENDPOINTS.status(endpoint) != ENDPOINTS.good:
             settle(ENDPOINTS, name)
             endpoint = describe(ENDPOINTS, name) or endpoint
-        forget_target(name)
-        client("cloudwatch").delete_alarms(AlarmNames=alarm_names(name))
     config_name = endpoint["EndpointConfigName"] if endpoint else name
-    deleted = (f"{ENDPOINTS.noun} {name}",) if delete(ENDPOINTS, name) else ()
+    deleted = (f"{ENDPOINTS.noun} {name}",) if delete_at_rest(ENDPOINTS, name) else ()
     return (*deleted, *delete_config(config_name, and_model=name))
 
 

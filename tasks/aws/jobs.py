@@ -95,7 +95,6 @@ ENDPOINTS = Kind(
     running=frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"}),
     stopping=frozenset({"Deleting"}),
     good="InService",
-    stop_operation="delete_endpoint",
     stops_while_running=False,
 )
 ENDPOINT_CONFIGS = Kind(noun="endpoint configuration", operations="endpoint_config", prefix="EndpointConfig")
@@ -397,11 +396,10 @@ def stop(kind: Kind, name: str) -> bool:
     Raises:
         ClientError: AWS would not do it for another reason than that it is over or gone.
     """
+    if not kind.stops_while_running:
+        return delete_at_rest(kind, name)
     if kind.stop_operation is None:
         return delete(kind, name)
-    if not kind.stops_while_running:
-        # SageMaker refuses to delete an endpoint that is being created or updated, which then would bill for ever.
-        settle(kind, name)
     try:
         getattr(client("sagemaker"), kind.stop_operation)(**{kind.name_field: name})
     except ClientError as error:
@@ -409,6 +407,28 @@ def stop(kind: Kind, name: str) -> bool:
             return False
         raise
     return True
+
+
+def delete_at_rest(kind: Kind, name: str) -> bool:
+    """Delete it once nobody is changing it any more, and tell whether it was there; safe to repeat.
+
+    SageMaker refuses to delete an endpoint that is being created, updated or scaled, which then would bill for ever;
+    and scaling that was decided before may begin between our look and the deletion.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        settle(kind, name)
+        try:
+            return delete(kind, name)
+        except ClientError as error:
+            if not is_in_progress(error):
+                raise
+    msg = f"The {kind.noun} {name} was being changed each time that we wanted to delete it: find out by whom"
+    raise RequestRefusedError(msg)
+
+
+def is_in_progress(error: ClientError) -> bool:
+    """Tell whether SageMaker refuses because the resource is being changed just now."""
+    return "in-progress" in error.response.get("Error", {}).get("Message", "")
 
 
 def delete(kind: Kind, name: str) -> bool:

@@ -11,9 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deployments.local_aws.clock import Clock
+from tasks.aws import jobs
 from tasks.aws.endpoints import delete_config
 from tasks.aws.errors import FlowsError, IdentityError, RolledBackError
-from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, MODELS, describe, stop
+from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, MODELS, Kind, describe, stop
 from tasks.aws.scaling import find_target, is_scaled
 from tasks.aws.settings import Settings
 from tasks.contracts import (
@@ -245,6 +246,24 @@ def test_what_is_deleted_is_scaled_and_watched_by_nobody(
     assert not is_scaled(name)
     alarms = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert [alarm["AlarmName"] for alarm in alarms if name in alarm["AlarmName"]] == []
+
+
+def test_an_endpoint_is_deleted_though_scaling_changes_it_at_the_last_moment(
+    deploy: Deploy, name: str, stage_package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SageMaker refuses to delete what is being changed: it would go on billing."""
+    deploy(stage_package(name))
+    kept = jobs.settle
+
+    def settle_and_scale(kind: Kind, name: str) -> None:
+        kept(kind, name)
+        monkeypatch.setattr(jobs, "settle", kept)
+        wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}]
+        sagemaker = boto3.client("sagemaker")
+        sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+
+    monkeypatch.setattr(jobs, "settle", settle_and_scale)
+    assert f"endpoint {name}" in delete_endpoint.fn(name).deleted
 
 
 @pytest.mark.parametrize("endpoint", ["flows-nowhere"])

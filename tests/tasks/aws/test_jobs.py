@@ -17,7 +17,7 @@ from tasks.aws.errors import (
     is_transient_error,
 )
 from tasks.aws.identity import Owner, tags_of
-from tasks.aws.jobs import ENDPOINTS, TRAINING_JOBS, Patience, await_end, dropped_settings, stop, submit_once
+from tasks.aws.jobs import TRAINING_JOBS, Patience, await_end, dropped_settings, stop, submit_once
 
 OWNER = Owner(flow_run_id="run-1", expires_at="never")
 DIGEST = "d" * 64
@@ -298,7 +298,3 @@ def test_what_vanishes_has_failed(sagemaker: FakeSageMaker) -> None:
 def test_stopping_is_safe_to_repeat(sagemaker: FakeSageMaker) -> None:
     submit_once(TRAINING_JOBS, request_for())
     assert [stop(TRAINING_JOBS, "flows-train-1"), stop(TRAINING_JOBS, "flows-train-1")] == [True, False]
-
-
-def test_an_endpoint_is_stopped_by_deleting_it() -> None:
-    assert ENDPOINTS.stop_operation == "delete_endpoint"
