@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
@@ -19,6 +19,9 @@ from moto.iam.models import IAMBackend, Role, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
 from deployments.local_aws.protocol import AwsError
+
+if TYPE_CHECKING:
+    from deployments.local_aws.authorization import Authorization
 
 ADMINISTRATOR = "administrator"
 JOB_SESSION_SECONDS = 12 * 3600  # SageMaker refreshes a job's credentials; here they outlive what a machine runs
@@ -56,7 +59,8 @@ class Credentials:
 class Account:
     """The account: its number, region, folder, administrator and roles.
 
-    ``endpoint_url`` is empty until the server listens. ``types_without_capacity`` are the instance types of which the
+    ``endpoint_url`` is empty until the server listens; without an ``authorization``, whoever has a key may do
+    everything. ``types_without_capacity`` are the instance types of which the
     region has no more, `spot:TYPE` as spot only: who asks for one is told so, as it happens on AWS.
     """
 
@@ -65,6 +69,7 @@ class Account:
         self.region = region
         self.root = root
         self.endpoint_url = ""
+        self.authorization: Authorization | None = None
         self.types_without_capacity: set[str] = set()
         self.credentials = self.create_user(ADMINISTRATOR)
         self._session = boto3.Session(botocore_session=botocore.session.Session(session_vars=_NO_PROFILES))

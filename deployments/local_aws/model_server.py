@@ -143,7 +143,7 @@ class ModelServer:
         role, uri = self._model["ExecutionRoleArn"], self._model["PrimaryContainer"]["ModelDataUrl"]
         archive = self._folder / "model.tar.gz"
         try:
-            ObjectStore(self._account.client("s3", role), self._account.root / "cache").download_file(uri, archive)
+            ObjectStore(self._account, role).download_file(uri, archive)
             unpack(archive, self.package)
         except (DownloadError, AwsError) as error:
             msg = f"Failed to download model data for the container from {uri}: {error}"

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from flask import Flask
+from moto.core.base_backend import BackendDict
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import FakeBucket
@@ -66,6 +67,7 @@ class MotoServices:
         self._apps: dict[str, Flask] = {}
         self._lock = Lock()
         FakeBucket.get_permission = _bucket_permission  # type: ignore[method-assign, assignment]
+        BackendDict.__getitem__ = _backend_of  # type: ignore[method-assign]
 
     def call(self, service: str, environ: dict[str, Any]) -> Response:
         """Return moto's answer.
@@ -109,6 +111,16 @@ def _not_implemented(service: str, environ: dict[str, Any], reason: str) -> AwsE
     asked = environ.get("HTTP_X_AMZ_TARGET") or f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"
     _log.warning("%s: %s: %s", service, asked, reason)
     return AwsError("NotImplemented", f"The local AWS does not implement {service}: {asked} ({reason})", 501)
+
+
+def _backend_of(backends: "BackendDict[Any]", account: str) -> Any:
+    """Return an account's backend, with moto's one lock only for the first to ask.
+
+    moto takes the lock several times a request, and with many threads each time costs a turn of the interpreter.
+    """
+    if account not in backends:
+        backends._create_account_specific_backend(account)  # noqa: SLF001 - what moto's own __getitem__ calls
+    return dict.__getitem__(backends, account)
 
 
 def _bucket_permission(bucket: FakeBucket, action: str, resource: str) -> PermissionResult:

@@ -1,14 +1,10 @@
-"""Objects between S3 and a job's folder: the job's own credentials, and a cache that makes a second download free."""
+"""Objects between S3 and a job's folder, by the rights of the job's role."""
 
 import contextlib
-import hashlib
 import json
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -17,7 +13,10 @@ from urllib.parse import urlsplit
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
-_THREADS = 16
+from deployments.local_aws.account import Account
+from deployments.local_aws.object_reader import ObjectReader
+from deployments.local_aws.protocol import AwsError
+
 _S3_ERRORS = (ClientError, BotoCoreError, Boto3Error)
 
 _Read = TypeVar("_Read")
@@ -46,12 +45,15 @@ class ObjectStore:
     """S3 as a job sees it.
 
     Args:
-        s3: A client with the credentials of the job's role.
-        cache: Folder of objects by bucket, key and ETag, shared by all jobs.
+        account: Whose objects they are.
+        role_arn: The job's role.
+
+    Raises:
+        AwsError: The role does not exist or does not trust SageMaker.
     """
 
-    def __init__(self, s3: Any, cache: Path) -> None:
-        self._s3, self._cache = s3, cache
+    def __init__(self, account: Account, role_arn: str) -> None:
+        self._reader, self._s3 = ObjectReader(account, role_arn), account.client("s3", role_arn)
 
     def download_channel(self, channel: Mapping[str, Any], folder: Path, host_index: int, host_count: int) -> None:
         """Bring a channel's objects into a folder; of a sharded one, those of this host.
@@ -83,7 +85,7 @@ class ObjectStore:
         """
         bucket, key = split_uri(uri)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._reading(uri, lambda: self._s3.download_file(bucket, key, str(target)))
+        self._reading(uri, lambda: target.write_bytes(self._reader.read(bucket, key)))
 
     def upload_file(self, path: Path, uri: str) -> None:
         """Send one file.
@@ -99,13 +101,16 @@ class ObjectStore:
             raise UploadError(msg) from error
 
     def _fetch_all(self, uri: str, objects: list[Source], folder: Path) -> None:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            self._reading(uri, lambda: list(pool.map(lambda item: self._fetch(item, folder), objects)))
+        def fetch() -> None:
+            for item in objects:
+                self._fetch(item, folder)
+
+        self._reading(uri, fetch)
 
     def _reading(self, uri: str, read: Callable[[], _Read]) -> _Read:
         try:
             return read()
-        except (*_S3_ERRORS, OSError) as error:  # OSError: two keys want one place, or a name is too long
+        except (AwsError, OSError) as error:  # OSError: two keys want one place, or a name is too long
             msg = f"ClientError: Data download failed: {uri}: {error}"
             raise DownloadError(msg) from error
 
@@ -125,7 +130,7 @@ class ObjectStore:
     def _named_in(self, manifest_uri: str) -> list[Source]:
         """Return what a manifest names: [{"prefix": "s3://bucket/some/"}, "relative/key", ...]."""
         bucket, key = split_uri(manifest_uri)
-        prefix, names = _parsed(self._s3.get_object(Bucket=bucket, Key=key)["Body"].read(), manifest_uri)
+        prefix, names = _parsed(self._reader.read(bucket, key), manifest_uri)
         there = {item.key: item for item in self._listed(prefix)}
         own_bucket, own_prefix = split_uri(prefix)
         missing = [name for name in names if own_prefix + name not in there]
@@ -141,29 +146,16 @@ class ObjectStore:
         bucket, prefix = split_uri(uri)
         # A prefix may end within a name: places are relative to the last folder in it.
         parent = prefix.rpartition("/")[0] + "/" if "/" in prefix else ""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [
-            Source(bucket, item["Key"], item["ETag"], _place(item["Key"], prefix, parent))
-            for page in pages
-            for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")
+            Source(bucket, item.key, item.etag, _place(item.key, prefix, parent))
+            for item in self._reader.list(bucket, prefix)
+            if not item.key.endswith("/")
         ]
 
     def _fetch(self, item: Source, folder: Path) -> None:
         target = folder / _checked(item.place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(f"{item.bucket}/{item.key}/{item.etag}".encode()).hexdigest()
-        cached = self._cache / name[:2] / name
-        if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            # Two jobs may fetch the same: each writes its own part, the rename is atomic.
-            part = cached.with_name(f"{name}.{os.getpid()}-{threading.get_ident()}")
-            body = self._s3.get_object(Bucket=item.bucket, Key=item.key, IfMatch=item.etag)["Body"]
-            with part.open("wb") as file:
-                shutil.copyfileobj(body, file, 1 << 20)
-            part.rename(cached)
-        # A copy and no link: a script that writes into its input must not write into everybody's.
-        shutil.copyfile(cached, target)
+        target.write_bytes(self._reader.read(item.bucket, item.key, item.etag))
 
 
 def _parsed(manifest: bytes, uri: str) -> tuple[str, list[str]]:

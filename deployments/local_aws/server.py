@@ -81,10 +81,10 @@ def running(
         BackendDict.reset()  # what an earlier one in this process left in moto
         root.mkdir(parents=True, exist_ok=True)
         account = Account(root)
-        services = catalogue(account)
         record = UseRecord(root / RECORD_FILE)
-        authorization = Authorization(Principals(account.account_id), AccountDirectory(account), record)
-        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services, authorization)
+        account.authorization = Authorization(Principals(account.account_id), AccountDirectory(account), record)
+        services = catalogue(account)
+        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services, account.authorization)
         with listening(gateway, port) as account.endpoint_url:
             try:
                 yield LocalAws(account, record)

@@ -63,7 +63,7 @@ class TrainingRun:
         self._on_phase, self._on_metric = on_phase, on_metric
         self.name: str = request["TrainingJobName"]
         self.folder = account.root / "training-jobs" / self.name
-        self._store = ObjectStore(account.client("s3", request["RoleArn"]), account.root / "cache")
+        self._store = ObjectStore(account, request["RoleArn"])
         self._hosts = [f"algo-{i + 1}" for i in range(request["ResourceConfig"]["InstanceCount"])]
         self._metrics = [
             (metric["Name"], re.compile(metric["Regex"]))

@@ -39,10 +39,11 @@ class UseRecord:
     """The uses of a run, each once: in memory, and as lines of JSON in a file that begins with the run."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._uses: set[Use] = set()
         self._lock = threading.Lock()
         path.unlink(missing_ok=True)
+        # Kept open, and written line by line: every object of a dataset is a use of its own.
+        self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def add(self, principal: str, action: str, resource: str, *, allowed: bool) -> None:
         """Record a use."""
@@ -50,8 +51,7 @@ class UseRecord:
         with self._lock:
             if use not in self._uses:
                 self._uses.add(use)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(f"{json.dumps(asdict(use))}\n")
+                self._file.write(f"{json.dumps(asdict(use))}\n")
 
     @property
     def uses(self) -> frozenset[Use]:
