@@ -19,13 +19,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
+	@$(BIN)/python -m deployments.prefect_server -- true  # makes its database, which takes a while
 	@touch $@
 
 toolkit: $(INSTALLED)  ## AWS's own runner of training scripts, to compare with; needs a C compiler
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[toolkit]'
 
 demo: $(INSTALLED)  ## the whole journey on this machine: no account, no Docker
-	@$(BIN)/python -m deployments.local_aws --kept -- $(BIN)/python -m deployments.prefect_server -- \
+	@$(BIN)/python -m deployments.prefect_server --early -- $(BIN)/python -m deployments.local_aws --kept -- \
 		$(BIN)/python -m flows.operationalize $(DEMO)
 
 local-aws: $(INSTALLED)  ## keep the local AWS running; in another terminal: eval "$$(cat .local_aws/environment.sh)"

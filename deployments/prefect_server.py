@@ -2,6 +2,7 @@
 
 python -m deployments.prefect_server               serves in the foreground, on port 4200 unless --port says otherwise
 python -m deployments.prefect_server -- COMMAND    runs COMMAND against it, and ends with COMMAND's exit code
+python -m deployments.prefect_server --early -- COMMAND    runs a COMMAND that waits for the server, as flows do
 
 Both use the same database: what ran under the one is seen in the UI of the other.
 """
@@ -43,8 +44,8 @@ def server_environment(home: Path, port: int) -> dict[str, str]:
 
 
 @contextmanager
-def running(home: Path, port: int = 0) -> Iterator[dict[str, str]]:
-    """Run a server until the block ends, and give the environment of its clients.
+def running(home: Path, port: int = 0, *, early: bool = False) -> Iterator[dict[str, str]]:
+    """Run a server until the block ends, and give the environment of its clients: when it answers, or early.
 
     Raises:
         OSError: The port is taken.
@@ -60,7 +61,8 @@ def running(home: Path, port: int = 0) -> Iterator[dict[str, str]]:
             command, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            _await_health(f"{environment['PREFECT_API_URL']}/health", server, home / "server.log")
+            if not early:
+                _await_health(f"{environment['PREFECT_API_URL']}/health", server, home / "server.log")
             yield environment
         finally:
             _stop(server)
@@ -71,11 +73,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m deployments.prefect_server", description=__doc__.split("\n")[0])
     parser.add_argument("--home", type=Path, default=Path(".prefect"), help="folder of the database")
     parser.add_argument("--port", type=int, help=f"{_UI_PORT} when serving, a free one around a command")
+    parser.add_argument("--early", action="store_true", help="run COMMAND while the server starts: it waits itself")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- COMMAND…")
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     try:
-        with running(options.home, options.port or (0 if command else _UI_PORT)) as environment:
+        port = options.port or (0 if command else _UI_PORT)
+        with running(options.home, port, early=options.early) as environment:
             return _run(command, environment) if command else _serve(environment)
     except (OSError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")

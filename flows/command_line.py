@@ -3,19 +3,23 @@
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import cyclopts
+import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import get_current_settings
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tasks.aws.errors import FlowsError, sentence_for
 
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+_POLL_SECONDS = 0.2
 
 
 def run(flow: Flow[..., Any], show: Callable[[Any], str] = str) -> None:
@@ -38,6 +42,7 @@ def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str])
     @app.default
     @functools.wraps(flow.fn)  # options and help from the function's signature and docstring
     def command(*args: Any, **kwargs: Any) -> None:
+        _await_prefect()
         sys.stdout.write(f"{show(flow(*args, **kwargs))}\n")
 
     try:
@@ -49,6 +54,33 @@ def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, "Interrupted; what this run had started is being stopped")
     return 0
+
+
+def _await_prefect() -> None:
+    """Wait for the Prefect server that the environment names, which may have been started at the same time as we.
+
+    Raises:
+        FlowsError: Nothing answers there.
+    """
+    settings = get_current_settings()
+    url, told = settings.api.url, False
+    deadline = time.monotonic() + settings.server.ephemeral.startup_timeout_seconds
+    while url and not _answers(url):
+        if time.monotonic() >= deadline:
+            msg = f"No Prefect server answers at {url}: start one (make ui), or unset PREFECT_API_URL"
+            raise FlowsError(msg)
+        if not told:
+            sys.stderr.write(f"Waiting for the Prefect server at {url}\n")
+            told = True
+        time.sleep(_POLL_SECONDS)
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def _misuse(error: Exception) -> str:

@@ -51,6 +51,15 @@ def test_no_credentials_and_no_endpoint_url(run_flow: Any) -> None:
     assert "There are no AWS credentials and no local AWS" in last_words(run_flow("operationalize", environment=gone))
 
 
+def test_a_prefect_server_that_is_not_there(run_flow: Any) -> None:
+    nowhere = {
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1",
+    }
+    words = last_words(run_flow("upload_dataset", environment=nowhere))
+    assert words == "No Prefect server answers at http://127.0.0.1:9/api: start one (make ui), or unset PREFECT_API_URL"
+
+
 def test_an_instance_type_that_sagemaker_does_not_know(run_flow: Any) -> None:
     before = jobs()
     words = last_words(run_flow("operationalize", "--compute.instance-type", "ml.m5.gigantic"))
