@@ -11,10 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import cycle, islice
 from threading import Event
-from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from prefect import task
 
@@ -206,7 +203,8 @@ def _trouble(ask: Ask, picture: LabelledImage) -> str:
 
 
 def _endpoint_ask(name: str, callers: int) -> Ask:
-    aws = _impatient_client("sagemaker-runtime", callers)
+    # A request that is throttled and tried again until it is answered would be measured as a slow one.
+    aws = client("sagemaker-runtime", attempts=1, connections=callers)
 
     def ask(picture: LabelledImage) -> None:
         content_type = mimetypes.guess_type(picture.name)[0]
@@ -217,7 +215,7 @@ def _endpoint_ask(name: str, callers: int) -> Ask:
 
 
 def _function_ask(name: str, callers: int) -> Ask:
-    aws = _impatient_client("lambda", callers)
+    aws = client("lambda", attempts=1, connections=callers)
 
     def ask(picture: LabelledImage) -> None:
         payload = json.dumps({"image": base64.b64encode(picture.body).decode()}).encode()
@@ -228,17 +226,6 @@ def _function_ask(name: str, callers: int) -> Ask:
             raise InvocationError(msg)
 
     return ask
-
-
-def _impatient_client(service: str, callers: int) -> Any:
-    """Return a client for all callers, with a connection for each, that never asks twice.
-
-    A request that is throttled, and tried again until it is answered, would be measured as a slow one.
-    """
-    usual = client(service, attempts=1)
-    config = usual.meta.config.merge(Config(max_pool_connections=callers))
-    # The stubs know one overload per service, and no service that is a variable.
-    return boto3.session.Session(region_name=usual.meta.region_name).client(service, config=config)  # type: ignore[call-overload]
 
 
 def _look(name: str) -> _Serving:
