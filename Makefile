@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # A small machine has no use for four instances, and the demo is to be done in three minutes.
-DEMO := --several.instance-count 2 --tuning.trials 4 --tuning.epochs 3 --hyperparameters.epochs 6 \
+DEMO := --several.instance-count 2 --tuning.trials 4 --tuning.epochs 2 --hyperparameters.epochs 5 \
 	--traffic.requests-per-second 5 --traffic.peak-requests-per-second 50 \
 	--traffic.seconds-per-level 1 --traffic.most-callers 8
 
