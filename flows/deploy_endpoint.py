@@ -7,14 +7,22 @@ python -m flows.deploy_endpoint MODEL --compute.serverless.memory-mb 2048
 """
 
 from datetime import timedelta
-from typing import Annotated
 
 from prefect import flow
-from pydantic import Field
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import Deployment, EndpointCompute, EndpointName, EndpointSpec, Rollout, S3Uri, StepResult
+from tasks.contracts import (
+    FORGOTTEN_AFTER_HOURS,
+    Deployment,
+    EndpointCompute,
+    EndpointName,
+    EndpointSpec,
+    ExpiryHours,
+    Rollout,
+    S3Uri,
+    StepResult,
+)
 from tasks.datasets import fetch_images, load_dataset
 from tasks.endpoints import (
     ask_endpoint,
@@ -39,7 +47,7 @@ def deploy_endpoint(
     compute: EndpointCompute = EndpointCompute(),
     name: EndpointName | None = None,
     rollout: Rollout = Rollout(),
-    expires_after_hours: Annotated[float, Field(gt=0, le=87_600)] = 24,
+    expires_after_hours: ExpiryHours | None = None,
     fresh: bool = False,
 ) -> StepResult[Deployment]:
     """Deploy a model package; an endpoint with the same content that is in service is taken as it is.
@@ -53,7 +61,8 @@ def deploy_endpoint(
         compute: What the endpoint runs on.
         name: The endpoint's lasting name; none: one of its own, which follows from its content.
         rollout: How requests move to the new model when the endpoint of that name is in service already.
-        expires_after_hours: When the endpoint may be taken away as forgotten; written in its tags.
+        expires_after_hours: When reap_orphans may take the endpoint away as forgotten, written in its tags; none: after
+            a day, and never one that has a lasting name.
         fresh: Deploy anew even if this very endpoint is in service.
     """
     settings = load_settings()
@@ -68,7 +77,8 @@ def deploy_endpoint(
     if name:
         await_rest(name)
     with scaling_kept(spec), SignalsHeld("the start of the endpoint") as signals:
-        submission = start_endpoint(spec, settings, timedelta(hours=expires_after_hours))
+        hours = expires_after_hours or (None if name else FORGOTTEN_AFTER_HOURS)
+        submission = start_endpoint(spec, settings, timedelta(hours=hours) if hours else None)
         with undone_on_failure(submission), signals.heard():
             endpoint = await_endpoint(submission, spec, settings)
             pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()

@@ -5,11 +5,13 @@ python -m flows.deploy_front
 python -m flows.deploy_front --manifest s3://…/dataset.json --front.reserved-concurrency 20
 """
 
+from datetime import timedelta
+
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import FrontConfig, FrontResult, FrontSpec, S3Uri, StepResult
+from tasks.contracts import ExpiryHours, FrontConfig, FrontResult, FrontSpec, S3Uri, StepResult
 from tasks.datasets import fetch_images, load_dataset
 from tasks.functions import deploy_function
 from tasks.reports import report_front
@@ -22,6 +24,7 @@ def deploy_front(
     *,
     front: FrontConfig = FrontConfig(),
     manifest: S3Uri | None = None,
+    expires_after_hours: ExpiryHours | None = None,
 ) -> StepResult[FrontResult]:
     """Create or update the function in front of an endpoint; a version that does not answer is taken back.
 
@@ -30,10 +33,13 @@ def deploy_front(
     Args:
         front: The function.
         manifest: A dataset whose test pictures the function is asked about: s3://…/dataset.json.
+        expires_after_hours: When reap_orphans may end what is kept warm for it, written in its tags; none: never.
     """
     settings = load_settings()
     pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
-    result = deploy_function(FrontSpec(endpoint_name=settings.front_endpoint, config=front), settings, pictures)
+    spec = FrontSpec(endpoint_name=settings.front_endpoint, config=front)
+    lifetime = timedelta(hours=expires_after_hours) if expires_after_hours else None
+    result = deploy_function(spec, settings, pictures, lifetime)
     return StepResult(result=result, sections=(report_front(result),))
 
 

@@ -15,7 +15,16 @@ from flows.recommend_scaling import recommend_scaling
 from flows.scale_endpoint import scale_endpoint
 from flows.teardown import teardown
 from tasks.aws.settings import load_settings
-from tasks.contracts import EndpointCompute, FrontConfig, LiveResult, Rollout, S3Uri, StepResult, Traffic
+from tasks.contracts import (
+    FORGOTTEN_AFTER_HOURS,
+    EndpointCompute,
+    FrontConfig,
+    LiveResult,
+    Rollout,
+    S3Uri,
+    StepResult,
+    Traffic,
+)
 
 
 @flow(name="go-live", flow_run_name="go live on {compute.machines}")
@@ -40,13 +49,15 @@ def go_live(
         traffic: What is expected; from it, and from what the endpoint holds, follows its scaling. None: no scaling.
         keep: Leave all in service, and billing; otherwise what was not live before is taken down again.
     """
-    name = load_settings().front_endpoint
+    name, hours = load_settings().front_endpoint, None if keep else FORGOTTEN_AFTER_HOURS
     gone: list[str] = []
     with ExitStack() as afterwards:  # also when a later step fails: nothing is left billing
-        step = deploy_endpoint(model, manifest=manifest, compute=compute, name=name, rollout=rollout)
+        step = deploy_endpoint(
+            model, manifest=manifest, compute=compute, name=name, rollout=rollout, expires_after_hours=hours
+        )
         if step.result.endpoint.ours and not keep:
             afterwards.callback(lambda: gone.extend(teardown(name, front=front.name).deleted))
-        fronted = deploy_front(front=front, manifest=manifest)
+        fronted = deploy_front(front=front, manifest=manifest, expires_after_hours=hours)
         sections = (*step.sections, *fronted.sections)
         recommended = scaled = None
         if traffic and not compute.serverless:

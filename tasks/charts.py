@@ -4,7 +4,18 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tasks.contracts import SPLITS, ComparedTraining, Epoch, LabelledImage, LoadLevel, SampleAnswer, Split, Trial
+from tasks.contracts import (
+    SPLITS,
+    ComparedTraining,
+    Epoch,
+    LabelledImage,
+    LoadLevel,
+    MinuteLoad,
+    SampleAnswer,
+    ScalingActivity,
+    Split,
+    Trial,
+)
 
 _DPI = 96
 _GOOD, _BAD, _PLAIN, _SECOND = "#1a7f37", "#cf222e", "#0969da", "#bf8700"
@@ -172,6 +183,31 @@ def load_levels(levels: Sequence[LoadLevel], held: LoadLevel, p99_ms: float) -> 
         axes[1].legend(frameon=False)
 
     return _draw(draw, width=8, height=2.8, columns=2)
+
+
+def scaling_timeline(load: Sequence[MinuteLoad], activities: Sequence[ScalingActivity], target: float) -> bytes:
+    """Draw what each instance was asked, minute by minute, against its target; and below it how many there were."""
+    steps = sorted((one.at, one.instances) for one in activities if one.instances is not None)
+    times, changes = [minute.at for minute in load], [at for at, _count in steps]
+    first, last = min([*times, *changes]), max([*times, *changes])
+
+    def draw(axes: Any) -> None:
+        asked, counted = axes
+        asked.plot(times, [minute.invocations_per_instance for minute in load], color=_PLAIN, marker=".")
+        asked.axhline(target, color=_GOOD, linestyle=":", label="target")
+        asked.set_title("invocations per instance and minute")
+        asked.legend(frameon=False)
+        counts = [count for _at, count in steps]
+        counted.step([*changes, last], [*counts, *counts[-1:]], where="post", color=_SECOND)
+        counted.plot(changes, counts, color=_SECOND, marker="o", linestyle="")
+        counted.yaxis.get_major_locator().set_params(integer=True)
+        counted.set_ylim(bottom=0)
+        counted.set_title("instances")
+        for panel in axes:
+            panel.set_xlim(first, last)
+            panel.tick_params(axis="x", rotation=30)
+
+    return _draw(draw, width=9, height=3, columns=2)
 
 
 def _write_counts(axes: Any, confusion: Sequence[Sequence[int]]) -> None:

@@ -28,6 +28,9 @@ Way = Literal["single instance", "several instances", "EC2"]
 WAYS: tuple[Way, ...] = ("single instance", "several instances", "EC2")
 
 S3Uri = Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")]
+ExpiryHours = Annotated[float, Field(gt=0, le=87_600)]
+# When what serves may be taken away, unless somebody wants it longer.
+FORGOTTEN_AFTER_HOURS = 24.0
 EndpointName = Annotated[str, Field(pattern=r"^flows-[a-z0-9][a-z0-9-]{0,56}$")]
 
 
@@ -795,6 +798,14 @@ class ScalingActivity(Value):
     description: str
     cause: str
     status: str
+    instances: int | None = Field(default=None, description="How many it was to have then")
+
+
+class MinuteLoad(Value):
+    """What an endpoint was asked in a minute, as CloudWatch counted it."""
+
+    at: AwareDatetime
+    invocations_per_instance: float
 
 
 class ScalingResult(Value):
@@ -806,6 +817,7 @@ class ScalingResult(Value):
     instances: int = Field(description="How many it has now")
     alarms: tuple[str, ...] = Field(description="What CloudWatch watches for the policy")
     activities: tuple[ScalingActivity, ...] = Field(description="What was done so far, the latest first")
+    load: tuple[MinuteLoad, ...] = Field(description="What was asked in the last hours, minute by minute")
     most_hourly_usd: float | None = Field(description="With the most instances; None when the price is unknown")
 
 
@@ -867,6 +879,49 @@ class TeardownResult(Value):
 
     deleted: tuple[str, ...]
     kept: tuple[str, ...]
+
+
+# --- what bills -----------------------------------------------------------------------------------------------------
+
+BillingKind = Literal[
+    "training job", "tuning job", "endpoint", "instance", "provisioned concurrency", "scalable target"
+]
+
+
+class Billing(Value):
+    """Something of this project that bills, or makes something bill; with what its tags say."""
+
+    kind: BillingKind
+    name: str = Field(description="Of an instance its id; of provisioned concurrency FUNCTION:ALIAS")
+    flow_run_ids: tuple[str, ...] = Field(description="Who asked for it, and who has adopted it")
+    expires_at: AwareDatetime | None = Field(description="When it may be taken away; None: never")
+    hourly_usd: float | None = Field(description="None when the price is unknown")
+    ends_at: AwareDatetime | None = Field(
+        default=None, description="When it would end by itself at the latest; None: never"
+    )
+    reason: str = Field(default="", description="Why it is of no use, where that shows by itself")
+
+
+class Orphan(Value):
+    """Something that bills though nobody waits for it any more."""
+
+    billing: Billing
+    reason: str
+    saved_usd: float | None = Field(description="Until it would have ended by itself, or a day; None: unknown price")
+    reaped: bool = False
+    trouble: str = Field(default="", description="Why it could not be ended")
+
+
+class ReapResult(Value):
+    """What was found that nobody waits for, and ended."""
+
+    orphans: tuple[Orphan, ...]
+    dry_run: bool
+
+    @property
+    def saved_usd(self) -> float:
+        """What ending it saves, as far as prices are known."""
+        return sum(one.saved_usd or 0.0 for one in self.orphans if one.reaped)
 
 
 # --- reports --------------------------------------------------------------------------------------------------------

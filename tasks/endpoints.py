@@ -55,7 +55,7 @@ def await_rest(name: str) -> None:
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
-def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta) -> EndpointSubmission:
+def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta | None) -> EndpointSubmission:
     """Create the model, the configuration and the endpoint; or begin to update the endpoint of that name.
 
     Safe to retry: each of the three is adopted when it is there, an update that has begun is not begun again.

@@ -16,7 +16,6 @@ from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
 from tasks.runs import current_owner, run_logger
 
 _DEADLINE_SECONDS = 600.0
-_LIFETIME = timedelta(days=3650)  # a front stays until somebody takes it down
 _SOURCE = Path(__file__).parents[1] / "lambda" / "classify_image.py"
 # A small grey picture: whatever the model makes of it, an answer to it shows that all parts work together.
 _GREY = LabelledImage(
@@ -29,7 +28,9 @@ _GREY = LabelledImage(
 
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
-def deploy_function(spec: FrontSpec, settings: Settings, pictures: tuple[LabelledImage, ...]) -> FrontResult:
+def deploy_function(
+    spec: FrontSpec, settings: Settings, pictures: tuple[LabelledImage, ...], lifetime: timedelta | None = None
+) -> FrontResult:
     """Put the function behind its alias, and return what it says there.
 
     Safe to retry: the digest of the code and the configuration decide what is changed. When the new version does not
@@ -41,7 +42,7 @@ def deploy_function(spec: FrontSpec, settings: Settings, pictures: tuple[Labelle
     """
     name, patience = spec.config.name, Patience(poll_seconds(), _DEADLINE_SECONDS)
     functions.keep_log(name, spec.config.log_retention_days)
-    change = functions.put_function(spec, settings, current_owner(_LIFETIME), package(), patience)
+    change = functions.put_function(spec, settings, current_owner(lifetime), package(), patience)
     version = functions.publish(name, patience)
     before = functions.point_alias(name, version)
     run_logger().info("Function %s: %s, version %s", name, change, version)

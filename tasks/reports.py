@@ -17,6 +17,7 @@ from tasks.contracts import (
     Deployment,
     FrontResult,
     LabelledImage,
+    ReapResult,
     RunReport,
     SampleAnswer,
     ScalingRecommendation,
@@ -150,9 +151,11 @@ def report_scaling(result: ScalingResult) -> Section:
         ["alarms", ", ".join(result.alarms)],
     ]
     rows = [[f"{one.at:%Y-%m-%d %H:%M:%S}", one.description, one.cause, one.status] for one in result.activities]
+    drawn = any(one.instances is not None for one in result.activities)
     parts = [
         table(["scaling", f"{result.endpoint} ({result.how})"], facts),
         table(["when", "what", "why", ""], rows) if rows else "No instance has been added or removed yet.",
+        picture("scaling", charts.scaling_timeline(result.load, result.activities, scaling.target)) if drawn else "",
     ]
     return _publish("scaling", "Scaling", parts)
 
@@ -218,6 +221,27 @@ def report_comparison(rows: tuple[ComparedTraining, ...]) -> Section:
         *(f"- **{row.way}** ({escape(row.job)}, {row.how}): {escape(row.code_path)}" for row in rows),
     ]
     return _publish("comparison", "Comparison", parts)
+
+
+@task
+def report_orphans(result: ReapResult) -> Section:
+    """Show what billed though nobody waited for it, and what became of it."""
+    rows = [
+        [
+            one.billing.kind,
+            one.billing.name,
+            one.reason,
+            "unknown" if one.billing.hourly_usd is None else f"${one.billing.hourly_usd:.3f}",
+            usd(one.saved_usd),
+            one.trouble or ("ended" if one.reaped else "left: only looked at"),
+        ]
+        for one in result.orphans
+    ]
+    if not rows:
+        return _publish("orphans", "Orphans", ["Nothing bills that nobody waits for."])
+    header = ["what", "name", "why", "an hour", "saves", ""]
+    counted = "Counted until each would have ended by itself; of what never does, a day."
+    return _publish("orphans", "Orphans", [f"**{usd(result.saved_usd)} saved.** {counted}", table(header, rows)])
 
 
 @task

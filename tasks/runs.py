@@ -15,7 +15,7 @@ from prefect.exceptions import ExternalSignal
 from prefect.logging import get_run_logger
 
 from tasks.aws.errors import DeadlineError, sentence_for
-from tasks.aws.identity import Owner
+from tasks.aws.identity import NEVER, Owner
 from tasks.aws.jobs import Kind, Submission, stop
 
 # What ends a wait while the thing waited for goes on running: a signal from outside, or our own deadline.
@@ -39,8 +39,8 @@ def run_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
     return get_run_logger() if in_run() else _LOGGER
 
 
-def current_owner(lifetime: timedelta) -> Owner:
-    """Return the tags of what this run makes: its flow run, and when it is past due.
+def current_owner(lifetime: timedelta | None) -> Owner:
+    """Return the tags of what this run makes: its flow run, and when it is past due; without a lifetime, never.
 
     The lifetime counts from the start of the task, which its retries share: they ask AWS for the very same thing, and
     not from the flow's, which may have begun long before.
@@ -53,8 +53,9 @@ def current_owner(lifetime: timedelta) -> Owner:
     elif task_context and task_context.task_run.flow_run_id:
         flow_run_id = str(task_context.task_run.flow_run_id)
     started = task_context.task_run.start_time if task_context else None
-    expires_at = (started or datetime.now(tz=UTC)) + lifetime
-    return Owner(flow_run_id=flow_run_id, expires_at=expires_at.isoformat(timespec="seconds"))
+    begun = started or datetime.now(tz=UTC)
+    expires_at = NEVER if lifetime is None else (begun + lifetime).isoformat(timespec="seconds")
+    return Owner(flow_run_id=flow_run_id, expires_at=expires_at)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from prefect import task
 
@@ -17,8 +16,6 @@ from tasks.contracts import EndpointSpec, Scaling, ScalingResult
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
 from tasks.runs import current_owner, run_logger
 
-_LIFETIME = timedelta(days=3650)  # it goes with its endpoint
-
 
 @task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
 def put_under_scaling(endpoint: str, scaling: Scaling, settings: Settings) -> ScalingResult:
@@ -29,7 +26,7 @@ def put_under_scaling(endpoint: str, scaling: Scaling, settings: Settings) -> Sc
         RequestRefusedError: AWS refused, with its reason.
     """
     found = _in_service(endpoint)
-    owner = current_owner(_LIFETIME)
+    owner = current_owner(None)  # it goes with its endpoint
     tags = {tag["Key"]: tag["Value"] for tag in tags_of(owner, digest_of(scaling.model_dump()))}
     how = targets.put_scaling(endpoint, scaling, tags)
     run_logger().info("Endpoint %s: its scaling is %s", endpoint, how)
@@ -41,6 +38,7 @@ def put_under_scaling(endpoint: str, scaling: Scaling, settings: Settings) -> Sc
         instances=found["ProductionVariants"][0]["CurrentInstanceCount"],
         alarms=targets.alarms_of(endpoint),
         activities=targets.activities_of(endpoint),
+        load=targets.load_of(endpoint),
         most_hourly_usd=hourly_usd("hosting", instance_type, settings.region, scaling.max_instances),
     )
 

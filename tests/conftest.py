@@ -1,7 +1,10 @@
 """Every test runs far from real AWS; those that ask for `local_aws` have one of their own on loopback."""
 
+import io
+import json
 import os
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,30 @@ if TYPE_CHECKING:  # it takes 2 s to import, and most tests need none
 
 # The discard port: nothing listens there, so a client that a test forgot to point somewhere fails at once.
 NOWHERE = "http://127.0.0.1:9"
+# An ASGI application that answers as a model server of this project does.
+SERVED = """
+import json
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            event = (await receive())["type"]
+            await send({"type": event + ".complete"})
+            if event == "lifespan.shutdown":
+                return
+    while (await receive()).get("more_body"):
+        pass
+    cat = {"label": LABEL, "probability": 0.9}
+    status = 200 if scope["path"] == "/ping" else STATUS
+    answer = {**cat, "top_k": [cat], "model_version": "1"} if status == 200 else {"error": "the model is tired"}
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+def create():
+    return app
+"""
+CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
 
 
 @contextmanager
@@ -56,3 +83,30 @@ def local_aws(no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         lay_foundation(aws.account)
         with _environment(aws.environment):
             yield aws
+
+
+@pytest.fixture(scope="session")
+def stage_package(local_aws: object) -> Callable[..., str]:
+    """Stage a model package whose ASGI application answers with a label, or with a status that is no success."""
+    import boto3
+
+    from tasks.aws.settings import load_settings
+
+    def staged(name: str, label: str = "cat", status: int = 200, served: str = SERVED) -> str:
+        source = served.replace("LABEL", repr(label)).replace("STATUS", str(status))
+        key, bucket = f"jobs/{name}/output/model.tar.gz", load_settings().bucket
+        body = _tar_gz({"served.py": source.encode(), "config.yaml": json.dumps(CONFIG).encode()})
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+        return f"s3://{bucket}/{key}"
+
+    return staged
+
+
+def _tar_gz(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, body in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
+    return buffer.getvalue()

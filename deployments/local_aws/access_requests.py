@@ -21,6 +21,10 @@ class Directory(Protocol):
         """Return the tags of an EC2 instance, none if there is none."""
         ...
 
+    def sagemaker_tags(self, arn: str) -> Mapping[str, str]:
+        """Return the tags of a resource of SageMaker, none if there is none."""
+        ...
+
     def profile_roles(self, profile: Mapping[str, str]) -> list[str]:
         """Return the ARNs of the roles in an instance profile, which a request names or gives the ARN of."""
         ...

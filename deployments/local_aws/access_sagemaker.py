@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsa
 
 from collections.abc import Iterable, Mapping
 
-from deployments.local_aws.access_requests import Request, Rule, pass_role, request_tags
+from deployments.local_aws.access_requests import Request, Rule, pass_role, request_tags, resource_tags
 from deployments.local_aws.policy_evaluation import Access
 
 _SERVICE = "sagemaker.amazonaws.com"
@@ -59,7 +59,8 @@ def _operation(request: Request) -> Iterable[Access]:
     for kind, (member, operations) in _NAMED.items():
         if request.operation in operations:
             arn = request.arn("sagemaker", f"{kind}/{request.members[member].lower()}")
-            yield Access(f"sagemaker:{request.operation}", arn, context)
+            own = resource_tags(request.directory.sagemaker_tags(arn), "sagemaker:resourcetag/")
+            yield Access(f"sagemaker:{request.operation}", arn, {**context, **own})
             # The tags are for what is made, not for what it is made with.
             if tags and request.operation == f"Create{member.removesuffix('Name')}":
                 yield Access("sagemaker:AddTags", arn, context)
@@ -76,8 +77,9 @@ def _roles(request: Request) -> Iterable[str]:
 
 
 def _on_arn(request: Request) -> Iterable[Access]:
-    context = request_tags(request.members.get("Tags"))
-    yield Access(f"sagemaker:{request.operation}", request.members["ResourceArn"], context)
+    arn = request.members["ResourceArn"]
+    own = resource_tags(request.directory.sagemaker_tags(arn), "sagemaker:resourcetag/")
+    yield Access(f"sagemaker:{request.operation}", arn, {**request_tags(request.members.get("Tags")), **own})
 
 
 SAGEMAKER_RULES: Mapping[str, Rule] = {

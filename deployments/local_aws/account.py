@@ -19,6 +19,7 @@ from moto.iam.models import IAMBackend, Role, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
 from deployments.local_aws.protocol import AwsError
+from deployments.local_aws.tags import Tags
 
 if TYPE_CHECKING:
     from deployments.local_aws.authorization import Authorization
@@ -70,6 +71,7 @@ class Account:
         self.root = root
         self.endpoint_url = ""
         self.authorization: Authorization | None = None
+        self.sagemaker_tags = Tags()
         self.types_without_capacity: set[str] = set()
         self.credentials = self.create_user(ADMINISTRATOR)
         self._session = boto3.Session(botocore_session=botocore.session.Session(session_vars=_NO_PROFILES))

@@ -1,4 +1,4 @@
-"""What of the account's state decides about access: tags of instances, roles in profiles, ARNs of stacks."""
+"""What of the account's state decides about access: tags, roles in profiles, ARNs of stacks."""
 
 from collections.abc import Mapping
 
@@ -15,10 +15,15 @@ class AccountDirectory:
 
     def __init__(self, account: Account) -> None:
         self.account_id, self.region = account.account_id, account.region
+        self._sagemaker_tags = account.sagemaker_tags
 
     def instance_tags(self, instance_id: str) -> Mapping[str, str]:
         """Return the tags of an EC2 instance, none if there is none."""
         return dict(ec2_backends[self.account_id][self.region].tags.get(instance_id, {}))
+
+    def sagemaker_tags(self, arn: str) -> Mapping[str, str]:
+        """Return the tags of a resource of SageMaker, none if there is none."""
+        return self._sagemaker_tags.find(arn)
 
     def profile_roles(self, profile: Mapping[str, str]) -> list[str]:
         """Return the ARNs of the roles in an instance profile, which a request names or gives the ARN of."""

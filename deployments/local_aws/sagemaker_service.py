@@ -10,7 +10,6 @@ from deployments.local_aws.invocations import Invocations
 from deployments.local_aws.models import EndpointConfigs, Models
 from deployments.local_aws.protocol import Operation
 from deployments.local_aws.supported import HONOURED, refuse_unsupported
-from deployments.local_aws.tags import Tags
 from deployments.local_aws.training_jobs import TrainingJobs
 from deployments.local_aws.tuning_jobs import TuningJobs
 
@@ -19,7 +18,7 @@ class SageMaker:
     """SageMaker's control plane and runtime for one account."""
 
     def __init__(self, account: Account, cloudwatch: CloudWatch) -> None:
-        self._tags = Tags()
+        self._tags = account.sagemaker_tags
         self._jobs = TrainingJobs(account, self._tags)
         self._tuning_jobs = TuningJobs(account, self._jobs, self._tags)
         self._models = Models(account, self._tags)

@@ -33,6 +33,11 @@ class Tags:
         with self._lock:
             self._tags.pop(arn, None)
 
+    def find(self, arn: str) -> dict[str, str]:
+        """Return the tags of a resource; none if there is none."""
+        with self._lock:
+            return dict(self._tags.get(arn, {}))
+
     def add(self, request: dict[str, Any]) -> dict[str, Any]:
         """Add tags to a resource, or change them."""
         with self._lock:

@@ -2,6 +2,10 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +27,19 @@ _DECIDING = (
     "AWS_DEFAULT_REGION",
 )
 _lock = threading.Lock()
+_SESSION_NAME = "sagemaker-flows"
+_Keys = tuple[str, str, str]  # access key, secret key and token, in the order in which boto3 takes them
+
+
+@dataclass(frozen=True)
+class _Pointing:
+    """What decides where a client points, and who calls."""
+
+    environment: tuple[str | None, ...]
+    keys: _Keys | None  # of a role; None: the environment's own
+
+
+_acting: ContextVar[_Keys | None] = ContextVar("acting", default=None)
 
 
 def client(service: str, region: str | None = None, attempts: int = _ATTEMPTS, connections: int = _CONNECTIONS) -> Any:
@@ -39,7 +56,23 @@ def client(service: str, region: str | None = None, attempts: int = _ATTEMPTS, c
     """
     # Making a client is what is not thread-safe in boto3; using one is.
     with _lock:
-        return _make_client(service, region, attempts, connections, tuple(os.environ.get(name) for name in _DECIDING))
+        pointing = _Pointing(tuple(os.environ.get(name) for name in _DECIDING), _acting.get())
+        return _make_client(service, region, attempts, connections, pointing)
+
+
+@contextmanager
+def acting_as(role_arn: str) -> Iterator[None]:
+    """Make the calls of a block as a role: with its rights, and with none of the caller's own.
+
+    Raises:
+        ClientError: The caller may not assume the role.
+    """
+    answer = client("sts").assume_role(RoleArn=role_arn, RoleSessionName=_SESSION_NAME)["Credentials"]
+    token = _acting.set((answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"]))
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 def forget_clients() -> None:
@@ -50,12 +83,10 @@ def forget_clients() -> None:
 
 
 @lru_cache(maxsize=64)
-def _make_client(
-    service: str, region: str | None, attempts: int, connections: int, deciding: tuple[str | None, ...]
-) -> Any:
+def _make_client(service: str, region: str | None, attempts: int, connections: int, pointing: _Pointing) -> Any:
     # botocore reads AWS_DEFAULT_REGION alone; AWS's other SDKs, Lambda and the containers set AWS_REGION.
     chosen = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    session = _session(chosen, deciding)
+    session = _session(chosen, pointing)
     if session.region_name is None:
         msg = "No AWS region is set: set AWS_REGION, for example to us-east-1, or start the local AWS (make local-aws)"
         raise SettingsError(msg)
@@ -66,6 +97,7 @@ def _make_client(
 
 
 @lru_cache(maxsize=8)
-def _session(region: str | None, _deciding: tuple[str | None, ...]) -> boto3.session.Session:
+def _session(region: str | None, pointing: _Pointing) -> boto3.session.Session:
     """Return a session, which reads what botocore knows of regions and endpoints: 0.3 s, once for all clients."""
-    return boto3.session.Session(region_name=region)
+    access_key, secret_key, token = pointing.keys or (None, None, None)
+    return boto3.session.Session(access_key, secret_key, token, region)

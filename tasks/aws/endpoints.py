@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from tasks.aws.clients import client
 from tasks.aws.errors import FlowsError, IdentityError, RequestRefusedError
-from tasks.aws.identity import FLOW_RUN_TAG, PROJECT, PROJECT_TAG
+from tasks.aws.identity import EXPIRES_TAG, FLOW_RUN_TAG, PROJECT, PROJECT_TAG
 from tasks.aws.jobs import (
     ENDPOINT_CONFIGS,
     ENDPOINTS,
@@ -63,7 +63,22 @@ def put_endpoint(request: Mapping[str, Any], rollout: Rollout | None) -> Endpoin
         RequestRefusedError: AWS refused, or somebody else keeps changing the endpoint.
     """
     if rollout is None:
-        return _submitted(submit_once(ENDPOINTS, request), request)
+        submission = _submitted(submit_once(ENDPOINTS, request), request)
+    else:
+        submission = _put_lasting(request, rollout)
+    if submission.how in ("adopted", "reused"):
+        _outlast(submission.arn, request["Tags"])
+    return submission
+
+
+def _outlast(arn: str, tags: list[dict[str, str]]) -> None:
+    """Let an endpoint that is taken as it is stay as long as we want it, if that is longer than it was to stay."""
+    wanted = next(tag for tag in tags if tag["Key"] == EXPIRES_TAG)
+    if tags_at(arn).get(EXPIRES_TAG, "") < wanted["Value"]:
+        client("sagemaker").add_tags(ResourceArn=arn, Tags=[wanted])
+
+
+def _put_lasting(request: Mapping[str, Any], rollout: Rollout) -> EndpointSubmission:
     name = request["EndpointName"]
     for _ in range(_MOST_LOOKS):
         found = describe(ENDPOINTS, name)

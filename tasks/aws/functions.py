@@ -17,7 +17,7 @@ from tasks.aws.function_requests import (
     configuration_of,
     create_function_request,
 )
-from tasks.aws.identity import PROJECT, PROJECT_TAG, Owner
+from tasks.aws.identity import EXPIRES_TAG, PROJECT, PROJECT_TAG, Owner
 from tasks.aws.jobs import Description, Patience, Watched, wait
 from tasks.aws.settings import Settings
 from tasks.contracts import EndpointAnswer, FrontConfig, FrontSpec, LabelledImage
@@ -43,6 +43,10 @@ def put_function(spec: FrontSpec, settings: Settings, owner: Owner, package: byt
     if found.get("Tags", {}).get(PROJECT_TAG) != PROJECT:
         msg = f"The function {name} does not carry the tag {PROJECT_TAG}={PROJECT}: choose another name"
         raise IdentityError(msg)
+    if found["Tags"].get(EXPIRES_TAG, "") < owner.expires_at:  # it is wanted longer than it was
+        client("lambda").tag_resource(
+            Resource=found["Configuration"]["FunctionArn"], Tags={EXPIRES_TAG: owner.expires_at}
+        )
     change: Change = "unchanged"
     if found["Configuration"]["CodeSha256"] != code_sha256(package):
         client("lambda").update_function_code(FunctionName=name, ZipFile=package)

@@ -11,14 +11,19 @@ PROJECT = "sagemaker-flows"
 PROJECT_TAG = "project"
 DIGEST_TAG = f"{PROJECT}:digest"
 FLOW_RUN_TAG = f"{PROJECT}:flow-run"
+ADOPTED_TAG = f"{PROJECT}:adopted-by"
 EXPIRES_TAG = f"{PROJECT}:expires-at"
+NEVER = "never"  # greater than every date, as text
 
 _NAME_LIMIT = 63
 _DIGEST_SHOWN = 12
 
 
+_ADOPTERS_KEPT = 6  # a tag's value holds 256 characters, a flow run's id is 36
+
+
 class Owner(Value):
-    """Who asks for a resource, and when it may be taken away; becomes its tags."""
+    """Who asks for a resource, and when it may be taken away (a time in ISO 8601, or never); becomes its tags."""
 
     flow_run_id: str
     expires_at: str
@@ -41,6 +46,12 @@ def resource_name(step: str, digest: str, attempt: int = 1, limit: int = _NAME_L
         msg = f"the name {name} has {len(name)} characters, SageMaker takes {limit}: use a shorter step"
         raise ValueError(msg)
     return name
+
+
+def adoption_tag(theirs: Mapping[str, str], owner_run_id: str) -> dict[str, str]:
+    """Return the tag of what is adopted: who waits for it besides the run that asked for it."""
+    adopters = [*theirs.get(ADOPTED_TAG, "").split(), owner_run_id]
+    return {"Key": ADOPTED_TAG, "Value": " ".join(adopters[-_ADOPTERS_KEPT:])}
 
 
 def tags_of(owner: Owner, digest: str) -> list[dict[str, str]]:

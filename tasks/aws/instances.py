@@ -1,7 +1,7 @@
 """The life of a plain EC2 instance and of the one command it runs: launched once, watched, ended."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from tasks.aws.errors import (
     is_transient_error,
     sentence_for,
 )
-from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG, Owner
+from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG, Owner, adoption_tag
 from tasks.aws.instance_requests import (
     BOOT_SECONDS,
     instance_digest,
@@ -30,7 +30,7 @@ from tasks.aws.settings import Settings
 from tasks.contracts import Ec2TrainingSpec
 
 INSTANCE, COMMAND = "instance", "command"
-_LIVE = ("pending", "running")
+LIVE = ("pending", "running")
 _NO_CAPACITY = (
     "InsufficientInstanceCapacity",
     "InsufficientCapacity",
@@ -119,12 +119,16 @@ def find_running(spec: Ec2TrainingSpec, owner: Owner) -> Launch | None:
         IdentityError: An instance of that name has another content.
     """
     name = instance_name(spec, owner)
-    for instance in _instances(name, _LIVE):
-        tags = _tags(instance)
+    for instance in _named(name, LIVE):
+        tags = tags_on(instance)
         if tags.get(DIGEST_TAG) != instance_digest(spec, owner):
             msg = f"The instance {instance['InstanceId']} is named {name} and has another content: rename or end it"
             raise IdentityError(msg)
-        return _as_launch(name, instance, "adopted", ours=tags.get(FLOW_RUN_TAG) == owner.flow_run_id)
+        ours = tags.get(FLOW_RUN_TAG) == owner.flow_run_id
+        if not ours:  # it is wanted, even if the run that launched it is over
+            adoption = adoption_tag(tags, owner.flow_run_id)
+            client("ec2").create_tags(Resources=[instance["InstanceId"]], Tags=[adoption])
+        return _as_launch(name, instance, "adopted", ours=ours)
     return None
 
 
@@ -156,7 +160,7 @@ def _launch(
 ) -> Launch:
     name = instance_name(spec, owner)
     # Terminated ones are listed for an hour, as long as their tokens are remembered.
-    first = 1 + len(_instances(name, ("shutting-down", "terminated", "stopping", "stopped")))
+    first = 1 + len(_named(name, ("shutting-down", "terminated", "stopping", "stopped")))
     for attempt in range(first, first + _MOST_ATTEMPTS):
         request = run_instances_request(spec, settings, owner, instance_type=instance_type, spot=spot, attempt=attempt)
         try:
@@ -168,7 +172,7 @@ def _launch(
             if found is None:
                 raise
             return found
-        if instance["State"]["Name"] in _LIVE:
+        if instance["State"]["Name"] in LIVE:
             return _as_launch(name, instance, "created", ours=True)
     msg = f"{_MOST_ATTEMPTS} instances named {name} have come and gone within the hour: look into why first"
     raise RequestRefusedError(msg)
@@ -179,13 +183,19 @@ def _as_launch(name: str, instance: Description, how: How, *, ours: bool) -> Lau
     return Launch(name, instance["InstanceId"], instance["InstanceType"], spot, how, ours)
 
 
-def _instances(name: str, states: tuple[str, ...]) -> list[Description]:
-    filters = [{"Name": "tag:Name", "Values": [name]}, {"Name": "instance-state-name", "Values": list(states)}]
+def _named(name: str, states: tuple[str, ...]) -> list[Description]:
+    return instances_with({"tag:Name": [name], "instance-state-name": states})
+
+
+def instances_with(wanted: Mapping[str, Sequence[str]]) -> list[Description]:
+    """Return the instances that pass EC2's filters."""
+    filters = [{"Name": name, "Values": list(values)} for name, values in wanted.items()]
     pages = client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
     return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
 
-def _tags(instance: Description) -> dict[str, str]:
+def tags_on(instance: Description) -> dict[str, str]:
+    """Return the tags of an instance."""
     return {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
 
 
@@ -218,7 +228,7 @@ def check_alive(launch: Launch) -> Description:
     """
     instance = describe_instance(launch.instance_id)
     state = instance["State"]["Name"]
-    if state not in _LIVE:
+    if state not in LIVE:
         reason = instance.get("StateReason", {}).get("Message", "")
         raise InstanceLostError(INSTANCE, f"{launch.instance_id} ({launch.name})", state, reason)
     return instance

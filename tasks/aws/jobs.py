@@ -26,7 +26,7 @@ from tasks.aws.errors import (
     is_transient_error,
     sentence_for,
 )
-from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG
+from tasks.aws.identity import DIGEST_TAG, FLOW_RUN_TAG, adoption_tag
 from tasks.aws.settings import poll_seconds
 
 How = Literal["created", "adopted", "reused"]
@@ -205,6 +205,9 @@ def _take_over(kind: Kind, request: Mapping[str, Any]) -> Submission | None:
         return None
     how: How = "reused" if status == kind.good else "adopted"
     same_run = theirs.get(FLOW_RUN_TAG) == ours[FLOW_RUN_TAG]
+    if how == "adopted" and not same_run:  # it is wanted, even if the run that asked for it is over
+        adoption = adoption_tag(theirs, ours[FLOW_RUN_TAG])
+        client("sagemaker").add_tags(ResourceArn=description[kind.arn_field], Tags=[adoption])
     return Submission(description[kind.name_field], description[kind.arn_field], how, ours=same_run)
 
 

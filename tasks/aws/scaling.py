@@ -1,17 +1,22 @@
 """Endpoints that are scaled: registered with Application Auto Scaling, and taken off it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
 from tasks.aws.clients import client
 from tasks.aws.errors import RequestRefusedError, is_code, is_transient_error, sentence_for
+from tasks.aws.requests import VARIANT
 from tasks.aws.scaling_requests import action_request, policy_request, resource_of, target_request
-from tasks.contracts import Scaling, ScalingActivity
+from tasks.contracts import MinuteLoad, Scaling, ScalingActivity
 
 _SERVICE = "application-autoscaling"
+_COUNT = re.compile(r"instance count to (\d+)")
+_LOAD_SHOWN = timedelta(hours=3)
 _POLICY_MEMBERS = ("PolicyName", "PolicyType", "TargetTrackingScalingPolicyConfiguration")
 _ACTION_MEMBERS = ("ScheduledActionName", "Schedule", "Timezone", "StartTime", "EndTime", "ScalableTargetAction")
 
@@ -102,10 +107,40 @@ def activities_of(endpoint: str) -> tuple[ScalingActivity, ...]:
     found = client(_SERVICE).describe_scaling_activities(**resource_of(endpoint))["ScalingActivities"]
     return tuple(
         ScalingActivity(
-            at=one["StartTime"], description=one["Description"], cause=one["Cause"], status=one["StatusCode"]
+            at=one["StartTime"],
+            description=one["Description"],
+            cause=one["Cause"],
+            status=one["StatusCode"],
+            instances=_wanted_instances(one["Description"]),
         )
         for one in found
     )
+
+
+def _wanted_instances(description: str) -> int | None:
+    """Return the number in an activity's sentence: "Setting desired instance count to 2."."""
+    found = _COUNT.search(description)
+    return int(found.group(1)) if found else None
+
+
+def load_of(endpoint: str) -> tuple[MinuteLoad, ...]:
+    """Return what each instance was asked in each of the last minutes, the earliest first.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html
+    """
+    now = datetime.now(tz=UTC)
+    dimensions = {"EndpointName": endpoint, "VariantName": VARIANT}
+    points = client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName="InvocationsPerInstance",
+        Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+        StartTime=now - _LOAD_SHOWN,
+        EndTime=now,
+        Period=60,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    minutes = [MinuteLoad(at=point["Timestamp"], invocations_per_instance=point["Sum"]) for point in points]
+    return tuple(sorted(minutes, key=lambda minute: minute.at))
 
 
 def _policies(endpoint: str) -> list[dict[str, Any]]:

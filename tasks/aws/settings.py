@@ -31,6 +31,7 @@ class Settings(Value):
     command_log_group: str
     lambda_role_arn: str
     front_endpoint: str
+    reaper_role_arn: str
 
 
 def load_settings() -> Settings:
@@ -55,6 +56,7 @@ def load_settings() -> Settings:
             command_log_group=outputs["CommandLogGroup"],
             lambda_role_arn=outputs["LambdaRoleArn"],
             front_endpoint=outputs["FrontEndpointName"],
+            reaper_role_arn=outputs["ReaperRoleArn"],
         )
     except KeyError as error:
         msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"

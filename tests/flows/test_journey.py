@@ -305,6 +305,8 @@ NOT_USED_HERE = {
         *("sagemaker:StopHyperParameterTuningJob", "sagemaker:StopTrainingJob", "ssm:CancelCommand"),
         # When an endpoint is there already.
         "sagemaker:UpdateEndpoint",
+        # By reap_orphans, whose test is a file of its own.
+        "sts:AssumeRole",
         # Once in an account's life.
         "iam:CreateServiceLinkedRole",
     },

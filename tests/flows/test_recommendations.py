@@ -1,9 +1,6 @@
 """`recommend_scaling` as its user runs it: as the worker, on the test pictures of a dataset, and through a function."""
 
-import io
-import json
 import re
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,50 +14,14 @@ from tasks.functions import delete_function, deploy_function
 
 pytestmark = pytest.mark.slow
 
-# An ASGI application that answers as a model server of this project does.
-SERVED = """
-import asyncio, json
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            event = (await receive())["type"]
-            await send({"type": event + ".complete"})
-            if event == "lifespan.shutdown":
-                return
-    while (await receive()).get("more_body"):
-        pass
-    await asyncio.sleep(0.02)
-    cat = {"label": "cat", "probability": 0.9}
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    body = json.dumps({**cat, "top_k": [cat], "model_version": "1"}).encode()
-    await send({"type": "http.response.body", "body": body})
-
-def create():
-    return app
-"""
-CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
-
-
-def package() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in {"served.py": SERVED, "config.yaml": json.dumps(CONFIG)}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
 
 @pytest.fixture
-def endpoint(local_aws: Any) -> Iterator[str]:
+def endpoint(stage_package: Any) -> Iterator[str]:
     """The one endpoint that the function's role may ask."""
     settings, sagemaker = load_settings(), boto3.client("sagemaker")
     name, deleted = settings.front_endpoint, sagemaker.get_waiter("endpoint_deleted")
     deleted.wait(EndpointName=name, WaiterConfig={"Delay": 1})  # of other tests' one
-    boto3.client("s3").put_object(Bucket=settings.bucket, Key="jobs/recommended.tar.gz", Body=package())
-    container = {"Image": "an-image", "ModelDataUrl": f"s3://{settings.bucket}/jobs/recommended.tar.gz"}
+    container = {"Image": "an-image", "ModelDataUrl": stage_package("recommended")}
     sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.endpoint_role_arn)
     variant = {"VariantName": "a", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])

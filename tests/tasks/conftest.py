@@ -16,31 +16,6 @@ TRAINING = Path(__file__).parents[2] / "training"
 # What surrounds the script on a plain instance is the real one.
 REAL = ("__init__.py", "instance_job.py")
 Stage = Callable[[str], TrainingSpec]
-StagePackage = Callable[..., str]
-# An ASGI application that answers as a model server of this project does.
-SERVED = """
-import json
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            event = (await receive())["type"]
-            await send({"type": event + ".complete"})
-            if event == "lifespan.shutdown":
-                return
-    while (await receive()).get("more_body"):
-        pass
-    cat = {"label": LABEL, "probability": 0.9}
-    status = 200 if scope["path"] == "/ping" else STATUS
-    answer = {**cat, "top_k": [cat], "model_version": "1"} if status == 200 else {"error": "the model is tired"}
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
-
-def create():
-    return app
-"""
-CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
 
 
 @pytest.fixture
@@ -65,21 +40,6 @@ def stage(settings: Settings, request: pytest.FixtureRequest) -> Stage:
             image_uri="an-image",
             step="test",
         )
-
-    return staged
-
-
-@pytest.fixture(scope="session")
-def stage_package(local_aws: object) -> StagePackage:
-    """Stage a model package whose ASGI application answers with a label, or with a status that is no success."""
-
-    def staged(name: str, label: str = "cat", status: int = 200) -> str:
-        source = SERVED.replace("LABEL", repr(label)).replace("STATUS", str(status))
-        files = {"served.py": source.encode(), "config.yaml": json.dumps(CONFIG).encode()}
-        key = f"jobs/{name}/output/model.tar.gz"
-        bucket = load_settings().bucket
-        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=_tar_gz(files))
-        return f"s3://{bucket}/{key}"
 
     return staged
 

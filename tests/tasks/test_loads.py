@@ -1,8 +1,5 @@
 """Loads as they are measured: levels from samples, and real callers of an endpoint whose answer takes a known time."""
 
-import io
-import json
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,7 +46,6 @@ async def app(scope, receive, send):
 def create():
     return app
 """
-CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
 SECONDS = 0.05
 PICTURES = (functions._GREY,)
 TRAFFIC = Traffic(requests_per_second=5, peak_requests_per_second=40, p99_ms=20_000, seconds_per_level=1)
@@ -93,26 +89,16 @@ def test_answers_that_outlast_the_level_are_all_there_is() -> None:
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
 
-def packed() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in {"served.py": SERVED, "config.yaml": json.dumps(CONFIG)}.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
-def make_endpoint(local_aws: Any) -> Iterator[MakeEndpoint]:
+def make_endpoint(stage_package: Any) -> Iterator[MakeEndpoint]:
     """Make endpoints that are gone when the module ends."""
     settings, sagemaker, made = load_settings(), boto3.client("sagemaker"), list[str]()
-    boto3.client("s3").put_object(Bucket=settings.bucket, Key="jobs/load.tar.gz", Body=packed())
+    package = stage_package("load", served=SERVED)
 
     def make(name: str, *, waits: bool = True, serverless: bool = False, **environment: str) -> EndpointName:
         container = {
             "Image": "an-image",
-            "ModelDataUrl": f"s3://{settings.bucket}/jobs/load.tar.gz",
+            "ModelDataUrl": package,
             "Environment": {"SECONDS": str(SECONDS), **environment},
         }
         sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.endpoint_role_arn)

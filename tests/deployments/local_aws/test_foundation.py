@@ -70,6 +70,7 @@ def test_the_outputs_are_what_the_flows_read(outputs: dict[str, str]) -> None:
         "FrontEndpointName",
         "LambdaRoleArn",
         "FrontPolicyArn",
+        "ReaperRoleArn",
     }
 
 
@@ -208,6 +209,7 @@ def test_the_output_of_commands_is_not_kept_for_ever(outputs: dict[str, str]) ->
 def test_nothing_is_allowed_wholesale() -> None:
     """No `*` action, and a `*` resource only for actions that have no other, each with the reason beside it."""
     nameless = {
+        "cloudwatch:GetMetricStatistics",
         "cloudwatch:PutMetricData",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceStatus",
@@ -223,6 +225,7 @@ def test_nothing_is_allowed_wholesale() -> None:
         "ec2messages:GetMessages",
         "ec2messages:SendReply",
         "ecr:GetAuthorizationToken",
+        "lambda:ListFunctions",
         "pricing:GetProducts",
         "sagemaker:ListEndpointConfigs",
         "sagemaker:ListEndpoints",

@@ -32,6 +32,7 @@ SETTINGS = Settings(
     instance_security_group_id="sg-1",
     command_log_group="/aws/ssm/flows",
     lambda_role_arn="arn",
+    reaper_role_arn="arn",
     front_endpoint="flows-live",
 )
 
@@ -96,6 +97,12 @@ class FakeAws:
         if self.lags():
             return []
         return [{"Reservations": [{"Instances": [i for i in self.instances if i["State"]["Name"] in states]}]}]
+
+    def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:  # noqa: N803 - the same
+        for instance in self.instances:
+            if instance["InstanceId"] in Resources:
+                kept = [tag for tag in instance["Tags"] if tag["Key"] not in {tag["Key"] for tag in Tags}]
+                instance["Tags"] = [*kept, *Tags]
 
     def describe_instances(self, InstanceIds: list[str]) -> dict[str, Any]:  # noqa: N803 - AWS's spelling
         return {"Reservations": [{"Instances": [i for i in self.instances if i["InstanceId"] in InstanceIds]}]}
@@ -170,6 +177,7 @@ def test_another_run_adopts_it_and_knows_that_it_is_not_its_own(aws: FakeAws) ->
     other = launch_once(spec(), SETTINGS, OWNER.model_copy(update={"flow_run_id": "run-2"}), patience())
     assert (other.how, other.ours) == ("adopted", False)
     assert len(aws.instances) == 1
+    assert {"Key": "sagemaker-flows:adopted-by", "Value": "run-2"} in aws.instances[0]["Tags"]
 
 
 def test_two_runs_in_the_same_moment_have_one_instance_also_when_ec2_lists_it_late(aws: FakeAws) -> None:

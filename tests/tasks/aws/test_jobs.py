@@ -71,6 +71,11 @@ class FakeSageMaker:
         job = next(job for job in self.jobs.values() if job["TrainingJobArn"] == ResourceArn)
         return {"Tags": job.get("Tags", [])}
 
+    def add_tags(self, *, ResourceArn: str, Tags: list[dict[str, str]]) -> None:  # noqa: N803
+        job = next(job for job in self.jobs.values() if job["TrainingJobArn"] == ResourceArn)
+        kept = [tag for tag in job["Tags"] if tag["Key"] not in {tag["Key"] for tag in Tags}]
+        job["Tags"] = [*kept, *Tags]
+
 
 class Clock:
     """A clock that sleeps in no time."""
@@ -118,6 +123,16 @@ def test_what_another_run_started_is_adopted_but_not_ours(sagemaker: FakeSageMak
     submit_once(TRAINING_JOBS, request_for())
     other = OWNER.model_copy(update={"flow_run_id": "run-2"})
     assert submit_once(TRAINING_JOBS, request_for(owner=other)).ours is False
+
+
+def test_all_who_adopt_a_job_say_so_on_it(sagemaker: FakeSageMaker) -> None:
+    """The reaper must not take from a living run what a run that is over has asked for, or has adopted too."""
+    submit_once(TRAINING_JOBS, request_for())
+    for run in ("run-2", "run-3"):
+        submit_once(TRAINING_JOBS, request_for(owner=OWNER.model_copy(update={"flow_run_id": run})))
+    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.jobs["flows-train-1"]["Tags"]}
+    assert tags["sagemaker-flows:adopted-by"] == "run-2 run-3"
+    assert tags["sagemaker-flows:flow-run"] == OWNER.flow_run_id
 
 
 def test_what_completed_is_reused(sagemaker: FakeSageMaker) -> None:

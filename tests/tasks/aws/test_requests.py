@@ -51,6 +51,7 @@ SETTINGS = Settings(
     instance_security_group_id="sg-0123456789abcdef0",
     command_log_group="/aws/ssm/sagemaker-flows",
     lambda_role_arn="arn:aws:iam::123456789012:role/front",
+    reaper_role_arn="arn",
     front_endpoint="flows-live",
 )
 
