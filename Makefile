@@ -8,7 +8,7 @@ DEMO := --several.instance-count 2 --tuning.trials 4 --tuning.epochs 2 --hyperpa
 	--traffic.requests-per-second 5 --traffic.peak-requests-per-second 50 \
 	--traffic.seconds-per-level 1 --traffic.most-callers 8
 
-.PHONY: help install demo local-aws ui check test lint types toolkit clean
+.PHONY: help install demo local-aws ui deploy serve check test lint types toolkit clean
 
 help:            ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,15 @@ local-aws: $(INSTALLED)  ## keep the local AWS running; in another terminal: eva
 
 ui: $(INSTALLED)  ## the Prefect UI over everything that ran here
 	@$(BIN)/python -m deployments.prefect_server
+
+deploy: $(INSTALLED)  ## put every flow into the work pool of the Prefect server (PREFECT_API_URL, or that of make ui)
+	@export PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:4200/api}" SAGEMAKER_FLOWS_CHECKOUT="$(CURDIR)"; \
+	$(BIN)/prefect work-pool inspect sagemaker-flows >/dev/null 2>&1 || \
+		$(BIN)/prefect work-pool create --type process sagemaker-flows && \
+	$(BIN)/prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml
+
+serve: $(INSTALLED)  ## run every deployment from one process
+	@PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:4200/api}" $(BIN)/python -m deployments.serve
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -32,11 +32,12 @@ from tasks.endpoints import (
     start_endpoint,
     undone_on_failure,
 )
+from tasks.health import keep_baseline
 from tasks.reports import report_endpoint
 from tasks.scaling import scaling_kept
 from tasks.signals import SignalsHeld
 
-_PICTURES_ASKED = 8
+_PICTURES_ASKED, _PICTURES_SHOWN = 32, 8
 
 
 @flow(name="deploy-endpoint", flow_run_name="deploy on {compute.machines}")
@@ -82,7 +83,10 @@ def deploy_endpoint(
         with undone_on_failure(submission), signals.heard():
             endpoint = await_endpoint(submission, spec, settings)
             pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED) if manifest else ()
-            deployment = Deployment(endpoint=endpoint, answers=ask_endpoint(endpoint.name, pictures))
+            answers = ask_endpoint(endpoint.name, pictures)
+            if manifest and endpoint.how != "reused":  # what it was like at first is what it is held against later
+                keep_baseline(endpoint, answers, manifest)
+            deployment = Deployment(endpoint=endpoint, answers=answers[:_PICTURES_SHOWN])
     return StepResult(result=deployment, sections=(report_endpoint(deployment),))
 
 

@@ -628,6 +628,38 @@ class SampleAnswer(Value):
     answer: EndpointAnswer
 
 
+class Health(Value):
+    """How good and how quick an endpoint is."""
+
+    pictures: int = Field(gt=0, description="How many it was asked about")
+    accuracy: float = Field(ge=0, le=1)
+    p50_ms: float = Field(ge=0, description="Half of the answers took no longer")
+
+
+class Baseline(Value):
+    """What an endpoint was like when it was deployed."""
+
+    health: Health
+    manifest_s3_uri: S3Uri = Field(description="Of the dataset whose test pictures it was asked about")
+
+
+class HealthLimits(Value):
+    """How much worse than at its deployment an endpoint may be."""
+
+    most_accuracy_lost: float = Field(
+        default=0.05, gt=0, lt=1, description="Share of the pictures that may be wrong now and were right then"
+    )
+    most_times_slower: float = Field(default=5, gt=1, description="Times that answers may take longer, in the median")
+
+
+class HealthCheck(Value):
+    """An endpoint, now and at its deployment."""
+
+    endpoint: str
+    now: Health
+    then: Health
+
+
 class TrainedModel(Value):
     """A completed training, and what its program reported."""
 

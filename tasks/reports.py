@@ -16,6 +16,7 @@ from tasks.contracts import (
     CostLine,
     Deployment,
     FrontResult,
+    HealthCheck,
     LabelledImage,
     ReapResult,
     RunReport,
@@ -33,6 +34,7 @@ from tasks.markdown import escape, machines, picture, short_number, table, to_pa
 from tasks.recommendations import held_level
 
 _WORST_CONFUSIONS = 5
+_WRONG_SHOWN = 8
 
 
 @task
@@ -122,6 +124,19 @@ def report_endpoint(deployment: Deployment) -> Section:
     ]
     parts += _answers(samples)
     return _publish("endpoint", f"Endpoint {endpoint.name}", parts)
+
+
+@task
+def report_health(check: HealthCheck, answers: tuple[SampleAnswer, ...]) -> Section:
+    """Show an endpoint as it is now beside what it was, and what it got wrong."""
+    now, then = check.now, check.then
+    wrong = [one for one in answers if one.answer.label != one.image.label][:_WRONG_SHOWN]
+    rows = [
+        ["right", f"{now.accuracy:.1%} of {now.pictures}", f"{then.accuracy:.1%} of {then.pictures}"],
+        ["median", f"{now.p50_ms:.0f} ms", f"{then.p50_ms:.0f} ms"],
+    ]
+    parts = [table([check.endpoint, "now", "at its deployment"], rows), *_answers(wrong)]
+    return _publish("endpoint-health", f"Health of {check.endpoint}", parts)
 
 
 @task

@@ -8,6 +8,7 @@
     ├── SettingsDroppedError      AWS accepted a request and kept only part of it
     ├── CapacityError             AWS has no machine of any of the types that were asked for
     ├── InvocationError           the endpoint did not answer with a prediction
+    ├── DriftError                the endpoint is worse, or slower, than it was
     └── ResourceError             something we started did not come to a good end
         ├── JobFailedError        Failed, with AWS's reason and the last log lines
         ├── JobStoppedError       Stopped by somebody, or by its own time limit
@@ -76,6 +77,23 @@ class CapacityError(FlowsError):
 
 class InvocationError(FlowsError):
     """The endpoint answered, but not with a prediction."""
+
+
+class DriftError(FlowsError):
+    """An endpoint is not any more what it was when it was deployed.
+
+    Args:
+        endpoint: Its name.
+        drift: What it is like now, and was then.
+    """
+
+    def __init__(self, endpoint: str, drift: str) -> None:
+        super().__init__(endpoint, drift)
+        self.endpoint, self.drift = endpoint, drift
+
+    def __str__(self) -> str:
+        """Say what has changed, and what to do."""
+        return f"The endpoint {self.endpoint} has drifted: {self.drift}. Look into its pictures, or train again"
 
 
 class ResourceError(FlowsError):

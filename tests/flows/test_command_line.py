@@ -21,6 +21,8 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 # What runs a flow's module as the interpreter would, and says then what of the heavy packages has been loaded.
 AS_MODULE = """
 import runpy, sys
+
+pytestmark = pytest.mark.slow
 sys.argv = ["flows", "--help"]
 try:
     runpy.run_module("flows.{flow}", run_name="__main__")

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from training.architectures import build_network
 from training.files import replacing, write_json
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

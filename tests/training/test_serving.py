@@ -18,6 +18,8 @@ from training.serving.classifier import load_classifier
 from training.serving.errors import ModelError
 from training.serving.payloads import MAX_BODY_BYTES
 
+pytestmark = pytest.mark.slow
+
 PNG, JPEG, JSON = ({"content-type": kind} for kind in ("image/png", "image/jpeg", "application/json"))
 
 

@@ -24,6 +24,8 @@ import torch
 from training.augmentation import augment, draw_chances
 from training.sharding import Share
 
+pytestmark = pytest.mark.slow
+
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 SPLITS = ("train", "valid", "test")
 COMMON = ("--epochs", 2, "--patience", 9, "--image-size", 16, "--batch-size", 8, "--augmentation", 0)
@@ -261,7 +263,6 @@ def test_two_ranks_have_the_loss_curve_of_one(name: str, alone: Training, reques
     assert curve(request.getfixturevalue(name)) == pytest.approx(curve(alone), rel=2e-3)
 
 
-@pytest.mark.slow
 def test_a_batchnorm_backbone_has_the_loss_curve_of_one_rank(some_colours: Path, start: Any) -> None:
     """The first steps of AdamW are as long for a gradient of 1e-9 as of 1: a higher rate would show rounding errors."""
     flags = (*RESNET, "--learning-rate", 3e-5)
@@ -269,7 +270,6 @@ def test_a_batchnorm_backbone_has_the_loss_curve_of_one_rank(some_colours: Path,
     assert curve(two) == pytest.approx(curve(one), rel=2e-3)
 
 
-@pytest.mark.slow
 def test_gradients_and_statistics_of_a_step_are_those_of_the_whole_batch() -> None:
     """In double precision there is no excuse; also when a rank has no picture at all."""
     port, environ = free_port(), {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -337,7 +337,6 @@ def assert_failed(training: Training, number: int, reason: str) -> None:
     assert not list(training.folder.glob("*/model/model.json"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_rank_killed_fails_the_others_with_the_reason_and_leaves_no_model(
     victim: int, many_colours: Path, start: Any
@@ -351,7 +350,6 @@ def test_one_rank_killed_fails_the_others_with_the_reason_and_leaves_no_model(
     assert_failed(training, 1 - victim, rf"rank {victim} \(algo-{victim + 1}\) is lost: ")
 
 
-@pytest.mark.slow
 def test_a_frozen_rank_fails_the_others(many_colours: Path, start: Any) -> None:
     """Its connections stay as they are, so only its silence tells."""
     training = start(many_colours).start(*LONG, "--rank-timeout-seconds", 3)
@@ -362,7 +360,6 @@ def test_a_frozen_rank_fails_the_others(many_colours: Path, start: Any) -> None:
     assert_failed(training, 0, r"rank 1 \(algo-2\) is lost: no sign of life for 3 s")
 
 
-@pytest.mark.slow
 def test_a_hanging_rank_fails_itself_and_the_others(many_colours: Path, start: Any) -> None:
     """It lives, answers, and does nothing."""
     training = start(many_colours, spied=True).start(*LONG, "--rank-timeout-seconds", 3, only=0)
@@ -420,7 +417,6 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.split()]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the ranks would ask for the GPUs that are only pretended")
 def test_by_hand_a_machine_with_two_gpus_trains_in_two_processes(
     some_colours: Path, tmp_path: Path, run_train: Any
@@ -436,7 +432,6 @@ def test_by_hand_a_machine_with_two_gpus_trains_in_two_processes(
     assert (tmp_path / "asked").read_text() == "asked\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signalled", ["a process", "their parent"])
 def test_the_processes_of_an_instance_end_together(signalled: str, many_colours: Path, start: Any) -> None:
     training = start(many_colours, 1)
@@ -460,7 +455,6 @@ def test_the_processes_of_an_instance_end_together(signalled: str, many_colours:
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_killed_training_goes_on_from_the_first_ranks_checkpoint_alone(
     some_colours: Path, start: Any, two: Training
 ) -> None:

@@ -22,6 +22,8 @@ from training.evaluation import Normalisation, evaluate
 from training.seeds import seed_everything
 from training.serving.preprocessing import Resize
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # The expressions of the training job's metric definitions, as SageMaker applies them to every line.
 METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy")

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LOCAL_AWS = [sys.executable, "-m", "deployments.local_aws"]
 # What a user's shell may hold; none of it may reach the command.
 USERS_OWN = {
