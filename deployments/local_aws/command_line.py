@@ -87,10 +87,13 @@ def _serve(options: argparse.Namespace) -> int:
     with _handling(lambda _number: stop.set()), running(root.resolve(), options.port) as local_aws:
         _furnish(local_aws, options)
         worker = _write_exports(local_aws.worker_environment, root / ENVIRONMENT_FILE)
-        administrator = _write_exports(local_aws.environment, root / ADMINISTRATOR_FILE)
+        # Whoever sees the console sees what the administrator sees: its address is in no file of the worker's.
+        console = f"The console is at {local_aws.console_url}"
+        administrator = _write_exports(local_aws.environment, root / ADMINISTRATOR_FILE, f"# {console}\n")
         sys.stdout.write(administrator if options.administrator else worker)
         sys.stdout.flush()
         _say(f"The local AWS listens on {local_aws.endpoint_url}; Ctrl-C ends it.")
+        _say(console)
         stop.wait()
         _say("The local AWS is shutting down.")
         for name in (ENVIRONMENT_FILE, ADMINISTRATOR_FILE):
@@ -98,10 +101,10 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_exports(variables: dict[str, str], path: Path) -> str:
+def _write_exports(variables: dict[str, str], path: Path, comment: str = "") -> str:
     """Write the exports to a file that only this user can read, for they hold the secret key, and return them."""
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    text = f"unset {' '.join(_UNSET)}\n{exports}"
+    text = f"unset {' '.join(_UNSET)}\n{exports}{comment}"
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
@@ -141,6 +144,8 @@ def _wrap(options: argparse.Namespace) -> int:
         directory = options.root.resolve() if options.root else Path(temporary)
         with _handling(forwarding.forward), running(directory, options.port) as local_aws:
             _furnish(local_aws, options)
+            if options.kept and sys.stderr.isatty():  # someone watches; a log is no place for it
+                _say(f"The console is at {local_aws.console_url}")
             variables = local_aws.environment if options.administrator else local_aws.worker_environment
             return forwarding.run(options.command, {**os.environ, **variables})
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from deployments.local_aws import security, wire
 from deployments.local_aws.access_s3 import s3_members
 from deployments.local_aws.authorization import Authorization
+from deployments.local_aws.console.application import Console
 from deployments.local_aws.moto_services import MotoServices, check_s3_request
 from deployments.local_aws.principals import Principal
 from deployments.local_aws.protocol import AwsError
@@ -31,12 +32,17 @@ class Gateway:
         signatures: Finds out who calls.
         catalogue: What there is to call.
         authorization: Decides whether the caller may; without one, whoever has a key may do everything.
+        console: Answers browsers; without one, they are refused as everyone is who does not sign.
     """
 
     def __init__(
-        self, signatures: SignatureCheck, catalogue: Catalogue, authorization: Authorization | None = None
+        self,
+        signatures: SignatureCheck,
+        catalogue: Catalogue,
+        authorization: Authorization | None = None,
+        console: Console | None = None,
     ) -> None:
-        self._signatures, self._authorization = signatures, authorization
+        self._signatures, self._authorization, self._console = signatures, authorization, console
         self._services = catalogue.services
         self._moto = MotoServices()
 
@@ -48,6 +54,8 @@ class Gateway:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else response.body
 
     def _respond(self, environ: dict[str, Any]) -> Response:
+        if self._console is not None and self._console.takes(environ):
+            return self._console.respond(environ)
         reason = security.refusal(environ)
         if reason is not None:
             return Response(403, [("Content-Type", "text/plain; charset=utf-8")], [f"{reason}\n".encode()])

@@ -16,10 +16,28 @@ _ALLOWED_FETCH_SITES = ("none", "same-origin")  # a presigned URL opened by hand
 
 def refusal(environ: dict[str, Any]) -> str | None:
     """Return why this request is refused whoever signed it, or None."""
-    if not _is_own(environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]):
-        return "The Host header does not name the local AWS: use the address it printed"
     if "HTTP_ORIGIN" in environ:
         return "The local AWS takes no requests from web pages: the Origin header is not allowed"
+    return _elsewhere(environ)
+
+
+def page_refusal(environ: dict[str, Any]) -> str | None:
+    """Return why a request for a page of the console is refused whoever sends it, or None.
+
+    Its own pages may ask and post. One of another port may not, though to the browser that is the same site: it has
+    another origin.
+    """
+    origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
+    if origin is not None and origin != f"http://{environ.get('HTTP_HOST')}":
+        return "The local AWS takes no requests from other web pages: the Origin is not its own"
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and origin is None and site != "same-origin":
+        return "The local AWS takes no forms but its own: nothing says where this one is from"
+    return _elsewhere(environ)
+
+
+def _elsewhere(environ: dict[str, Any]) -> str | None:
+    if not _is_own(environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]):
+        return "The Host header does not name the local AWS: use the address it printed"
     if environ.get("HTTP_SEC_FETCH_SITE", "none") not in _ALLOWED_FETCH_SITES:
         return "The local AWS takes no requests from other sites"
     referer = environ.get("HTTP_REFERER")

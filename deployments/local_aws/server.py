@@ -13,6 +13,8 @@ from moto.core.base_backend import BackendDict
 
 from deployments.local_aws.account import Account, Credentials
 from deployments.local_aws.authorization import Authorization
+from deployments.local_aws.console.access import ConsoleKey
+from deployments.local_aws.console.application import Console
 from deployments.local_aws.directory import AccountDirectory
 from deployments.local_aws.gateway import Gateway
 from deployments.local_aws.principals import Principals
@@ -33,6 +35,12 @@ class LocalAws:
 
     account: Account
     record: UseRecord
+    console_key: ConsoleKey
+
+    @property
+    def console_url(self) -> str:
+        """Where a browser looks at it; whoever has this address sees what the administrator sees."""
+        return f"{self.endpoint_url}/?token={self.console_key.token}"
 
     @property
     def endpoint_url(self) -> str:
@@ -84,10 +92,12 @@ def running(
         record = UseRecord(root / RECORD_FILE)
         account.authorization = Authorization(Principals(account.account_id), AccountDirectory(account), record)
         services = catalogue(account)
-        gateway = Gateway(SignatureCheck(account.find_credentials, account.region), services, account.authorization)
+        key = ConsoleKey()
+        signatures = SignatureCheck(account.find_credentials, account.region)
+        gateway = Gateway(signatures, services, account.authorization, Console(account.client, key))
         with listening(gateway, port) as account.endpoint_url:
             try:
-                yield LocalAws(account, record)
+                yield LocalAws(account, record, key)
             finally:
                 services.stop()  # while the server still takes the last words of what is stopped
     finally:
