@@ -1,6 +1,6 @@
 """What a view hands over, and the HTML that becomes of it; with headers that keep a browser from running anything else.
 
-The templates are in console/; everything put into them is escaped.
+The templates are in templates/; everything put into them is escaped.
 """
 
 import hashlib
