@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NO_FLOWS = ("__init__", "command_line", "steps")
 FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("*.py") if path.stem not in NO_FLOWS)
@@ -21,8 +23,6 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 # What runs a flow's module as the interpreter would, and says then what of the heavy packages has been loaded.
 AS_MODULE = """
 import runpy, sys
-
-pytestmark = pytest.mark.slow
 sys.argv = ["flows", "--help"]
 try:
     runpy.run_module("flows.{flow}", run_name="__main__")

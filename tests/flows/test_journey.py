@@ -139,7 +139,8 @@ def test_nothing_is_left_in_service(facts: dict[str, Any]) -> None:
         assert deployment["endpoint"]["name"] not in names
     assert len(facts["comparison"]["deleted"]) == 6
     assert "endpoint flows-live" in facts["live"]["deleted"]
-    assert boto3.client("lambda").list_functions()["Functions"] == []
+    fronts = [one["FunctionName"] for one in boto3.client("lambda").list_functions()["Functions"]]
+    assert "flows-classify-image" not in fronts
 
 
 @pytest.fixture(scope="module")

@@ -453,6 +453,7 @@ def test_a_function_is_shown_with_versions_alias_url_and_log(cloud: Any, browser
     for expected in ("python3.13", "the first one", "live", "→ 1", url):
         assert expected in page
     assert ESCAPED in browser.get(f"/_console/functions/{name}/log")
+    client.delete_function(FunctionName=name)  # other tests look at what there is
 
 
 # --- objects --------------------------------------------------------------------------------------------------------
