@@ -86,6 +86,12 @@ def local_aws(no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
+def tar_gz() -> Callable[[dict[str, bytes]], bytes]:
+    """Pack files into an archive, as programs and model packages are."""
+    return _tar_gz
+
+
+@pytest.fixture(scope="session")
 def stage_package(local_aws: object) -> Callable[..., str]:
     """Stage a model package whose ASGI application answers with a label, or with a status that is no success."""
     import boto3

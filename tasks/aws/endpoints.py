@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from tasks.aws.clients import client
 from tasks.aws.errors import FlowsError, IdentityError, RequestRefusedError
-from tasks.aws.identity import EXPIRES_TAG, FLOW_RUN_TAG, PROJECT, PROJECT_TAG
+from tasks.aws.identity import EXPIRES_TAG, FLOW_RUN_TAG, PROJECT, PROJECT_TAG, is_project
 from tasks.aws.jobs import (
     ENDPOINT_CONFIGS,
     ENDPOINTS,
@@ -101,7 +101,7 @@ def _take_over(found: Description, request: Mapping[str, Any], rollout: Rollout)
     """Adopt, reuse or update what has the name; None when it is to be looked at again."""
     name, arn, config, status = found["EndpointName"], found["EndpointArn"], _becoming(found), found["EndpointStatus"]
     tags = tags_at(arn)
-    if tags.get(PROJECT_TAG) != PROJECT:
+    if not is_project(tags):
         msg = f"The endpoint {name} does not carry the tag {PROJECT_TAG}={PROJECT}: choose another name"
         raise IdentityError(msg)
     if config == request["EndpointConfigName"] and status in (ENDPOINTS.good, "Creating", "Updating"):
@@ -160,7 +160,7 @@ def is_serverless(found: Description) -> bool:
 
 def is_ours(arn: str) -> bool:
     """Tell whether a resource carries this project's tag."""
-    return tags_at(arn).get(PROJECT_TAG) == PROJECT
+    return is_project(tags_at(arn))
 
 
 def delete_whole(name: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from tasks.aws.function_requests import (
     configuration_of,
     create_function_request,
 )
-from tasks.aws.identity import EXPIRES_TAG, PROJECT, PROJECT_TAG, Owner
+from tasks.aws.identity import EXPIRES_TAG, PROJECT, PROJECT_TAG, Owner, is_project
 from tasks.aws.jobs import Description, Patience, Watched, wait
 from tasks.aws.settings import Settings
 from tasks.contracts import EndpointAnswer, FrontConfig, FrontSpec, LabelledImage
@@ -40,7 +40,7 @@ def put_function(spec: FrontSpec, settings: Settings, owner: Owner, package: byt
         client("lambda").create_function(**create_function_request(spec, settings, owner, package))
         _await_ready(name, patience)
         return "created"
-    if found.get("Tags", {}).get(PROJECT_TAG) != PROJECT:
+    if not is_project(found.get("Tags", {})):
         msg = f"The function {name} does not carry the tag {PROJECT_TAG}={PROJECT}: choose another name"
         raise IdentityError(msg)
     if found["Tags"].get(EXPIRES_TAG, "") < owner.expires_at:  # it is wanted longer than it was
@@ -190,7 +190,7 @@ def delete_function(name: str) -> bool:
     found = _find(name)
     if found is None:
         return False
-    if found.get("Tags", {}).get(PROJECT_TAG) != PROJECT:
+    if not is_project(found.get("Tags", {})):
         msg = f"The function {name} does not carry the tag {PROJECT_TAG}={PROJECT}: it is left alone"
         raise IdentityError(msg)
     client("lambda").delete_function(FunctionName=name)

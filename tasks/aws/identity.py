@@ -48,6 +48,11 @@ def resource_name(step: str, digest: str, attempt: int = 1, limit: int = _NAME_L
     return name
 
 
+def is_project(tags: Mapping[str, str]) -> bool:
+    """Tell whether what carries these tags is this project's."""
+    return tags.get(PROJECT_TAG) == PROJECT
+
+
 def adoption_tag(theirs: Mapping[str, str], owner_run_id: str) -> dict[str, str]:
     """Return the tag of what is adopted: who waits for it besides the run that asked for it."""
     adopters = [*theirs.get(ADOPTED_TAG, "").split(), owner_run_id]

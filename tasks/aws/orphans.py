@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.aws.clients import client
 from tasks.aws.endpoints import delete_whole
-from tasks.aws.identity import ADOPTED_TAG, EXPIRES_TAG, FLOW_RUN_TAG, NEVER, PROJECT, PROJECT_TAG
+from tasks.aws.identity import ADOPTED_TAG, EXPIRES_TAG, FLOW_RUN_TAG, NEVER, PROJECT, PROJECT_TAG, is_project
 from tasks.aws.instances import LIVE, instances_with, tags_on, terminate
 from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, TRAINING_JOBS, TUNING_JOBS, describe, stop, tags_at
 from tasks.aws.prices import hourly_usd, lambda_prices
@@ -49,7 +49,7 @@ def _training_jobs(region: str) -> Iterator[Billing]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListTrainingJobs.html."""
     for listed in _listed("list_training_jobs", "TrainingJobSummaries", StatusEquals="InProgress"):
         tags = tags_at(listed["TrainingJobArn"])
-        job = describe(TRAINING_JOBS, listed["TrainingJobName"]) if _is_ours(tags) else None
+        job = describe(TRAINING_JOBS, listed["TrainingJobName"]) if is_project(tags) else None
         if job is not None and "TuningJobArn" not in job:  # a trial ends with its tuning job
             machines = job["ResourceConfig"]
             price = hourly_usd("training", machines["InstanceType"], region, machines["InstanceCount"])
@@ -63,7 +63,7 @@ def _tuning_jobs(region: str) -> Iterator[Billing]:
     found = _listed("list_hyper_parameter_tuning_jobs", "HyperParameterTuningJobSummaries", StatusEquals="InProgress")
     for listed in found:
         tags = tags_at(listed["HyperParameterTuningJobArn"])
-        job = describe(TUNING_JOBS, listed["HyperParameterTuningJobName"]) if _is_ours(tags) else None
+        job = describe(TUNING_JOBS, listed["HyperParameterTuningJobName"]) if is_project(tags) else None
         if job is not None:
             machines = job["TrainingJobDefinition"]["ResourceConfig"]
             limits = job["HyperParameterTuningJobConfig"]["ResourceLimits"]
@@ -82,7 +82,7 @@ def _endpoints(region: str) -> Iterator[Billing]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html."""
     for listed in _listed("list_endpoints", "Endpoints"):
         tags = tags_at(listed["EndpointArn"]) if listed["EndpointStatus"] != "Deleting" else {}
-        if _is_ours(tags):
+        if is_project(tags):
             name = listed["EndpointName"]
             yield _billing("endpoint", name, tags, _endpoint_hourly_usd(name, region))
 
@@ -110,7 +110,7 @@ def _targets(_region: str) -> Iterator[Billing]:
             if name.startswith(_PREFIX) and describe(ENDPOINTS, name) is None:
                 arn = target["ScalableTargetARN"]
                 tags = client("application-autoscaling").list_tags_for_resource(ResourceARN=arn)["Tags"]
-                if _is_ours(tags):
+                if is_project(tags):
                     yield _billing("scalable target", name, tags, 0.0, reason="its endpoint is gone")
 
 
@@ -120,7 +120,7 @@ def _warm_functions(region: str) -> Iterator[Billing]:
     for function in (one for page in aws.get_paginator("list_functions").paginate() for one in page["Functions"]):
         name = function["FunctionName"]
         tags = aws.list_tags(Resource=function["FunctionArn"])["Tags"] if name.startswith(_PREFIX) else {}
-        if not _is_ours(tags):
+        if not is_project(tags):
             continue
         pages = aws.get_paginator("list_provisioned_concurrency_configs").paginate(FunctionName=name)
         for kept in (one for page in pages for one in page["ProvisionedConcurrencyConfigs"]):
@@ -155,10 +155,6 @@ def expiry_of(text: str) -> datetime | None:
 def _listed(operation: str, member: str, **only: str) -> Iterator[dict[str, Any]]:
     for page in client("sagemaker").get_paginator(operation).paginate(NameContains=_PREFIX, **only):
         yield from page[member]
-
-
-def _is_ours(tags: Mapping[str, str]) -> bool:
-    return tags.get(PROJECT_TAG) == PROJECT
 
 
 def _billing(kind: BillingKind, name: str, tags: Mapping[str, str], hourly: float | None, **more: Any) -> Billing:

@@ -1,8 +1,6 @@
 """Jobs of tests: a program of a few lines in place of the training program, on a dataset of a few objects."""
 
-import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +22,14 @@ def settings(local_aws: object) -> Settings:
 
 
 @pytest.fixture
-def stage(settings: Settings, request: pytest.FixtureRequest) -> Stage:
+def stage(settings: Settings, tar_gz: Callable[[dict[str, bytes]], bytes], request: pytest.FixtureRequest) -> Stage:
     """Stage a script as the training program, and return the spec of a training by it."""
 
     def staged(script: str) -> TrainingSpec:
         name = "".join(character for character in request.node.name if character.isalnum())
         s3 = boto3.client("s3")
         key = f"code/{name}.tar.gz"
-        s3.put_object(Bucket=settings.bucket, Key=key, Body=_packed(script))
+        s3.put_object(Bucket=settings.bucket, Key=key, Body=tar_gz(_program(script)))
         return TrainingSpec(
             dataset=_dataset(s3, settings.bucket, name),
             hyperparameters=Hyperparameters(epochs=3),
@@ -44,19 +42,9 @@ def stage(settings: Settings, request: pytest.FixtureRequest) -> Stage:
     return staged
 
 
-def _packed(script: str) -> bytes:
+def _program(script: str) -> dict[str, bytes]:
     files = {f"training/{name}": (TRAINING / name).read_bytes() for name in REAL}
-    return _tar_gz(files | {"training/train.py": script.encode(), "requirements.txt": b""})
-
-
-def _tar_gz(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, body in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            archive.addfile(member, io.BytesIO(body))
-    return buffer.getvalue()
+    return files | {"training/train.py": script.encode(), "requirements.txt": b""}
 
 
 def _dataset(s3: object, bucket: str, name: str) -> Dataset:

@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError
 from deployments.local_aws.console.logs import last_lines
 from deployments.local_aws.console.metrics import Traffic, traffic_of
 from deployments.local_aws.console.pages import Clients, Page, Query
+from deployments.local_aws.console.pictures import picture_type
 
 PAGE_SIZE = 25
 _LOG_GROUP = "/aws/sagemaker/Endpoints"
-_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _MOST_CHARACTERS = 20_000
 
 
@@ -97,7 +97,7 @@ def _variant(name: str, known: Mapping[str, Any], standing: Mapping[str, Any]) -
 
 def answer_to(runtime: Any, name: str, picture: bytes) -> Mapping[str, Any]:
     """Return what an endpoint says of a picture: a label with its rivals, other words, or why it says nothing."""
-    content_type = next((kind for mark, kind in _TYPES.items() if picture.startswith(mark)), "application/octet-stream")
+    content_type = picture_type(picture) or "application/octet-stream"
     if not picture:
         return {"error": "No picture was chosen."}
     try:

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 from deployments.local_aws.console.pages import HEADERS, Clients, Page, Query
+from deployments.local_aws.console.pictures import picture_type
 from deployments.local_aws.wire import Response
 
 _PAGE_SIZE = 100
 _MOST_TEXT_BYTES = 64 * 1024
 _CHUNK_BYTES = 1024 * 1024
-_PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 # Controls that no text has: whatever else an object may be, it is nothing to read.
 _BINARY = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
@@ -49,7 +49,7 @@ def object_page(client: Clients, query: Query, name: str) -> Page:
         "key": key,
         "trail": _trail(key.rpartition("/")[0] + "/" if "/" in key else ""),
         "object": head,
-        "is_picture": _picture_type(beginning) is not None,
+        "is_picture": picture_type(beginning) is not None,
         "text": _text(beginning, head["ContentLength"]),
         "is_cut": head["ContentLength"] > len(beginning),
     }
@@ -68,7 +68,7 @@ def download(client: Clients, query: Query, name: str) -> Response:
 def picture(client: Clients, query: Query, name: str) -> Response:
     """Return an object that is a PNG or a JPEG by its first bytes; anything else as a file to save."""
     key, s3 = query.get("key", ""), client("s3")
-    kind = _picture_type(_beginning(s3, name, key, s3.head_object(Bucket=name, Key=key)["ContentLength"]))
+    kind = picture_type(_beginning(s3, name, key, s3.head_object(Bucket=name, Key=key)["ContentLength"]))
     if kind is None:
         return download(client, query, name)
     return _served(s3.get_object(Bucket=name, Key=key), kind, ("Content-Disposition", "inline"))
@@ -85,10 +85,6 @@ def _beginning(s3: Any, bucket: str, key: str, length: int) -> bytes:
     answer = s3.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{min(length, _MOST_TEXT_BYTES) - 1}")
     body: bytes = answer["Body"].read()
     return body
-
-
-def _picture_type(beginning: bytes) -> str | None:
-    return next((kind for mark, kind in _PICTURES.items() if beginning.startswith(mark)), None)
 
 
 def _text(beginning: bytes, length: int) -> str | None:
