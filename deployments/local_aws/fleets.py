@@ -137,9 +137,10 @@ class Fleet:
             if not candidates:
                 raise self._not_found(name)
             alive = [instance for instance in candidates if instance.server.alive] or candidates
-            least = min(instance.server.in_flight for instance in alive)
-            # Among equals by chance: always the first would leave the others idle. Load needs no secrecy.
-            chosen = random.choice([i for i in alive if i.server.in_flight == least])  # noqa: S311
+            # Looked at once: requests that end meanwhile change it. Among equals by chance: always the first would
+            # leave the others idle.
+            loads = [(instance.server.in_flight, random.random()) for instance in alive]  # noqa: S311 - no secret
+            chosen = alive[loads.index(min(loads))]
             chosen.server.reserve()
             return chosen
 

@@ -1,11 +1,14 @@
 """Endpoints of the local AWS: real model servers behind SageMaker's API."""
 
 import threading
+from itertools import count
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+
+from deployments.local_aws.model_server import ModelServer
 
 
 def invoke(name: str, body: bytes = b"you", **more: Any) -> str:
@@ -52,6 +55,12 @@ def test_many_callers_at_once_are_all_answered(endpoint: str) -> None:
     for caller in callers:
         caller.join()
     assert answers == ["welcome you"] * 30
+
+
+def test_requests_that_end_while_one_is_placed_do_not_lose_it(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    falling = count(1_000, -1)
+    monkeypatch.setattr(ModelServer, "in_flight", property(lambda _: max(next(falling), 0)))
+    assert invoke(endpoint) == "welcome you"
 
 
 def test_what_the_model_refuses_is_a_model_error_with_its_words(endpoint: str) -> None:
