@@ -146,7 +146,10 @@ def joined(cluster: Cluster) -> Iterator[Ranks]:
 
 
 def _form_group(heartbeats: "Heartbeats", cluster: Cluster) -> None:
-    from torch import distributed  # noqa: PLC0415 - only several ranks need it
+    # The optimizer imports it later, and what is imported while there is a group keeps it, with its threads, for good:
+    # one of them may abort the process at its end, though all is done.
+    import torch.distributed.nn  # noqa: PLC0415 - only several ranks need it
+    from torch import distributed  # noqa: PLC0415 - the same
 
     _name_interface(cluster)
     # A connection of its own: one that waits for another rank must not hold up the heartbeats.

@@ -1,8 +1,10 @@
 """Run a program and write down which pictures a SmallCnn learns from: `python spy.py LOG PROGRAM FLAGS`.
 
-LOG gets a line a step, with the digest of each picture. With SPY_SLEEPS=N the program falls asleep for good in step N.
+LOG gets a line a step, with the digest of each picture, and a file beside it the threads that were left when the
+program had done its work. With SPY_SLEEPS=N the program falls asleep for good in step N.
 """
 
+import atexit
 import hashlib
 import json
 import os
@@ -32,6 +34,13 @@ def note(module: nn.Module, inputs: Any) -> None:
     seen = [hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()[:16] for picture in inputs[0]]
     with log.with_suffix(f".{os.getpid()}").open("a") as file:
         file.write(json.dumps(seen) + "\n")
+
+
+@atexit.register
+def note_threads() -> None:
+    if steps:
+        names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+        log.with_name(f"threads.{os.getpid()}").write_text("\n".join(names))
 
 
 register_module_forward_pre_hook(note)

@@ -222,6 +222,15 @@ def test_the_ranks_see_each_picture_exactly_once_an_epoch(
     assert taken == sorted(training.report()["ranks"]["train_pictures"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show threads there")
+@pytest.mark.parametrize("name", ["two", "two_processes"])
+def test_no_thread_of_the_group_outlives_it(name: str, request: pytest.FixtureRequest) -> None:
+    """One that wants the interpreter while it ends aborts the process, now and then, after all the work is done."""
+    left = [file.read_text().split() for file in request.getfixturevalue(name).folder.glob("*/threads.*")]
+    assert len(left) == 2
+    assert not [thread for threads in left for thread in threads if "gloo" in thread]
+
+
 @pytest.mark.parametrize("held", [(39,) * 1, (39,) * 2, (39,) * 3, (5,) * 7])
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
 def test_of_what_all_ranks_hold_each_takes_its_slice_of_every_batch(held: tuple[int, ...], batch_size: int) -> None:
