@@ -13,6 +13,7 @@ from deployments.local_aws.deep_learning_amis import publish_deep_learning_amis
 from deployments.local_aws.fleets import Fleet
 from deployments.local_aws.functions import MAX_REQUEST_BYTES, Functions
 from deployments.local_aws.instances import INSTANCE_STATE_OPERATIONS, Instances
+from deployments.local_aws.price_list import PRICE_LIST_OPERATIONS
 from deployments.local_aws.protocol import AwsError, Operation
 from deployments.local_aws.run_command import PARAMETER_OPERATIONS, RunCommand
 from deployments.local_aws.sagemaker_service import SageMaker
@@ -70,6 +71,7 @@ def standard_catalogue(account: Account) -> Catalogue:
         "lambda": (Service("lambda", functions.operations(), max_body_bytes=MAX_REQUEST_BYTES),),
         **state_services(account),
         "application-autoscaling": (Service("application-autoscaling", scaling.operations()),),
+        "pricing": (Service("pricing", PRICE_LIST_OPERATIONS),),
         "monitoring": (
             Service(
                 "cloudwatch",

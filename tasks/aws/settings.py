@@ -7,6 +7,7 @@ from pydantic import Field
 
 from tasks.aws.clients import client
 from tasks.aws.errors import SettingsError, is_code, sentence_for
+from tasks.aws.prices import take_kept_prices
 from tasks.contracts import Value
 
 DEFAULT_STACK = "sagemaker-flows"
@@ -35,7 +36,7 @@ class Settings(Value):
 
 
 def load_settings() -> Settings:
-    """Read the settings of the account that the environment points at.
+    """Read the settings of the account that the environment points at; the prices kept there are used from here on.
 
     Raises:
         SettingsError: No credentials, a credential that AWS does not accept, or no foundation stack there.
@@ -45,7 +46,7 @@ def load_settings() -> Settings:
     region = client("sts").meta.region_name
     outputs = _stack_outputs(stack, account_id, region)
     try:
-        return Settings(
+        settings = Settings(
             account_id=account_id,
             region=region,
             bucket=outputs["BucketName"],
@@ -61,6 +62,8 @@ def load_settings() -> Settings:
     except KeyError as error:
         msg = f"The stack {stack} has no output {error}: deploy deployments/foundation.yaml of this version over it"
         raise SettingsError(msg) from error
+    take_kept_prices(settings.bucket, settings.region)
+    return settings
 
 
 def poll_seconds() -> float:
@@ -82,6 +85,11 @@ def instance_venv() -> str:
     SAGEMAKER_FLOWS_EC2_VENV overrules it, for an image that has another.
     """
     return os.environ.get("SAGEMAKER_FLOWS_EC2_VENV", "/opt/pytorch")
+
+
+def console_address() -> str:
+    """Return the address of the console that links lead to; empty for AWS's own."""
+    return os.environ.get("SAGEMAKER_FLOWS_CONSOLE_URL", "")
 
 
 def _account_id() -> str:

@@ -10,6 +10,9 @@ from botocore.stub import Stubber
 
 from tasks.aws import prices
 from tasks.aws.errors import FlowsError
+from tasks.contracts import PriceList
+
+NOTHING = {"as_of": "2026-01-01", "source": "a test", "training": {}, "hosting": {}, "ec2": {}, "lambda": {}}
 
 
 def product(use: str, instance: str, usd: str, unit: str = "Hrs") -> str:
@@ -58,8 +61,24 @@ def test_an_unknown_price_is_unknown_and_not_nothing() -> None:
 def test_a_function_has_a_price_where_all_parts_of_it_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prices.lambda_prices("us-east-1") == prices.LambdaPrices(2e-7, 1.66667e-5, 4.1667e-6, 9.7222e-6)
     assert prices.lambda_prices("mars-north-1") is None
-    monkeypatch.setattr(prices, "_table", lambda: {"mars-north-1": {"lambda": {"request": 2e-7}}})
+    listed = PriceList.model_validate({**NOTHING, "lambda": {"request": 2e-7}})
+    monkeypatch.setattr(prices, "_kept", {"mars-north-1": listed})
     assert prices.lambda_prices("mars-north-1") is None
+    assert prices.prices_as_of("mars-north-1") == "2026-01-01"
+
+
+def test_the_newer_of_package_and_kept_is_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = prices.hourly_usd("training", "ml.m5.xlarge", "us-east-1")
+    for as_of, expected in (("2020-01-01", packaged), ("2999-01-01", 1.5)):
+        listed = PriceList.model_validate({**NOTHING, "as_of": as_of, "training": {"ml.m5.xlarge": 1.5}})
+        monkeypatch.setattr(prices, "_kept", {"us-east-1": listed})
+        assert prices.hourly_usd("training", "ml.m5.xlarge", "us-east-1") == expected
+
+
+def test_prices_are_numbers_greater_than_nothing() -> None:
+    for price in (0, -1, "free", float("nan")):
+        with pytest.raises(ValueError, match="training"):
+            PriceList.model_validate({**NOTHING, "training": {"ml.m5.xlarge": price}})
 
 
 def test_a_refresh_writes_the_region_and_leaves_the_others(price_list: Stubber, table: Path) -> None:
