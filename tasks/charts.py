@@ -11,16 +11,20 @@ from tasks.contracts import (
     LabelledImage,
     LoadLevel,
     MinuteLoad,
+    PredictedImage,
     SampleAnswer,
     ScalingActivity,
     Split,
     Trial,
 )
+from tasks.markdown import short_number
 
 _DPI = 96
 _GOOD, _BAD, _PLAIN, _SECOND = "#1a7f37", "#cf222e", "#0969da", "#bf8700"
 _WIDE = 10  # numbers further apart than this are drawn on a log scale
 _FEW = 6  # values that are no more than this stand side by side, whatever they are
+_MOST_BINS = 24
+_MOST_IN_A_ROW, _SIDE = 5, 1.45  # as wide as Prefect's page of an artifact; a side in inches
 _MOST_NAMES = 40  # more class names than this cannot be read on an axis
 
 
@@ -36,6 +40,30 @@ def answer_sheet(samples: Sequence[SampleAnswer]) -> bytes:
     ]
     colours = [_GOOD if sample.answer.label == sample.image.label else _BAD for sample in samples]
     return _sheet([sample.image for sample in samples], titles, colours)
+
+
+def prediction_sheet(pictures: Sequence[PredictedImage]) -> bytes:
+    """Draw test pictures with what the trained model took each for, green where it was right."""
+    judged = [(one.image, one.prediction) for one in pictures]
+    titles = [f"{said.predicted} {said.probability:.0%}\n(true: {said.label})" for _image, said in judged]
+    colours = [_GOOD if said.predicted == said.label else _BAD for _image, said in judged]
+    return _sheet([image for image, _said in judged], titles, colours)
+
+
+def latency_histogram(milliseconds: Sequence[float], p50_ms: float, p99_ms: float) -> bytes:
+    """Draw how many answers took how long, with the median and the p99."""
+
+    def draw(axes: Any) -> None:
+        axes.hist(milliseconds, bins=min(_MOST_BINS, len(milliseconds)), color=_PLAIN, alpha=0.4)
+        for name, value, colour in (("p50", p50_ms, _GOOD), ("p99", p99_ms, _BAD)):
+            axes.axvline(value, color=colour, linestyle="--", label=f"{name} {value:.0f} ms")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("milliseconds")
+        axes.set_ylabel("answers")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+
+    return _draw(draw, width=6, height=2.4)
 
 
 def class_balance(counts: dict[Split, dict[str, int]], classes: Sequence[str]) -> bytes:
@@ -111,7 +139,7 @@ def _scatter(panel: Any, name: str, trials: Sequence[Trial], best: Trial) -> Non
     panel.plot(places, [trial.objective for trial in trials], "o", color=_PLAIN)
     panel.plot(places[[trial.name for trial in trials].index(best.name)], best.objective, "*", color=_GOOD, ms=14)
     if few:
-        panel.set_xticks(range(len(chosen)), chosen)
+        panel.set_xticks(range(len(chosen)), [short_number(value) for value in chosen], fontsize=8)
         panel.margins(x=0.3)
     elif _are_wide(places):
         panel.set_xscale("log")
@@ -221,6 +249,9 @@ def _write_counts(axes: Any, confusion: Sequence[Sequence[int]]) -> None:
 def _sheet(images: Sequence[LabelledImage], titles: Sequence[str], colours: Sequence[str]) -> bytes:
     from PIL import Image  # noqa: PLC0415 - a third of a second that only pictures need
 
+    rows = -(-len(images) // _MOST_IN_A_ROW) or 1
+    columns = -(-len(images) // rows) or 1  # rows of the same length
+
     def draw(axes: Any) -> None:
         for panel, image, title, colour in zip(_panels(axes), images, titles, colours, strict=False):
             with Image.open(io.BytesIO(image.body), formats=["PNG", "JPEG"]) as picture:
@@ -229,7 +260,7 @@ def _sheet(images: Sequence[LabelledImage], titles: Sequence[str], colours: Sequ
         for panel in _panels(axes):
             panel.set_axis_off()
 
-    return _draw(draw, width=1.15 * max(len(images), 1), height=1.6, columns=max(len(images), 1))
+    return _draw(draw, width=_SIDE * columns, height=(_SIDE + 0.3) * rows, columns=columns, rows=rows)
 
 
 def _panels(axes: Any) -> list[Any]:
@@ -249,12 +280,12 @@ def _name_axis(set_ticks: Callable[..., Any], classes: Sequence[str], rotation: 
     set_ticks(range(len(classes)), [_shorten(name) for name in classes], rotation=turn, ha="center")
 
 
-def _draw(draw: Callable[[Any], None], width: float, height: float, columns: int = 1) -> bytes:
+def _draw(draw: Callable[[Any], None], width: float, height: float, columns: int = 1, rows: int = 1) -> bytes:
     """Return the PNG of a figure, inches wide and high."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - a second of import that only pictures need
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    draw(figure.subplots(1, columns))
+    draw(figure.subplots(rows, columns))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

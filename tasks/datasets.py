@@ -4,16 +4,16 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, islice, zip_longest
 
 from botocore.exceptions import ClientError
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
 from tasks.aws.clients import client
 from tasks.aws.errors import DatasetError, is_code
-from tasks.contracts import Dataset, DatasetSpec, ImageFile, LabelledImage, Split
+from tasks.contracts import Dataset, DatasetSpec, ImageFile, LabelledImage, PredictedImage, Prediction, Split
 from tasks.data.inspections import inspect
 from tasks.data.manifests import Manifest
 from tasks.data.pictures import InspectedDataset
@@ -29,12 +29,12 @@ def lies_in_s3(spec: DatasetSpec) -> bool:
     return spec.source.startswith("s3://")
 
 
-# Its result names files of this machine, so it is not for a run that goes on elsewhere.
 @task(
+    task_run_name="inspect {spec.source}",
     retries=3,
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
     retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
+    persist_result=False,
 )
 def inspect_dataset(spec: DatasetSpec) -> InspectedDataset:
     """Bring a dataset onto this machine and look at every picture of it; nothing is uploaded.
@@ -47,7 +47,13 @@ def inspect_dataset(spec: DatasetSpec) -> InspectedDataset:
     return inspect(stage(spec, cache_folder()), spec)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="load {manifest_s3_uri}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def load_dataset(manifest_s3_uri: str) -> Dataset:
     """Return the dataset that a manifest in S3 describes (its dataset.json).
 
@@ -57,13 +63,25 @@ def load_dataset(manifest_s3_uri: str) -> Dataset:
     return _read_manifest(manifest_s3_uri).dataset
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="list the pictures of {dataset.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def load_manifest(dataset: Dataset) -> tuple[ImageFile, ...]:
     """Return every file of a dataset in S3."""
     return _read_manifest(dataset.manifest_s3_uri).files
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="fetch {count} {split} pictures of {dataset.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def fetch_images(dataset: Dataset, split: Split, count: int, seed: int = 42) -> tuple[LabelledImage, ...]:
     """Return some pictures of a split, spread over the classes; the same seed chooses the same ones.
 
@@ -72,11 +90,36 @@ def fetch_images(dataset: Dataset, split: Split, count: int, seed: int = 42) -> 
     files = (file for file in _read_manifest(dataset.manifest_s3_uri).files if file.split == split)
     chosen = list(islice(_spread(files, seed), count))
     with ThreadPoolExecutor(_THREADS) as pool:
-        bodies = pool.map(lambda file: _read(dataset.bucket, file.key), chosen)
-        return tuple(
-            LabelledImage(name=file.name, label=file.label, body=body)
-            for file, body in zip(chosen, bodies, strict=True)
-        )
+        return tuple(pool.map(lambda file: _read_image(dataset, file), chosen))
+
+
+@task(
+    task_run_name="fetch the predicted pictures of {dataset.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
+def fetch_predicted(dataset: Dataset, predictions: tuple[Prediction, ...]) -> tuple[PredictedImage, ...]:
+    """Return the test pictures that a few predictions are of, in their order."""
+    tests = [file for file in _read_manifest(dataset.manifest_s3_uri).files if file.split == "test"]
+    found = []
+    for prediction in predictions:
+        file = _file_of(prediction, tests)
+        if file:
+            with suppress(DatasetError):  # gone since the training: there is one less to look at
+                found.append(PredictedImage(image=_read_image(dataset, file), prediction=prediction))
+    return tuple(found)
+
+
+def _file_of(prediction: Prediction, files: Iterable[ImageFile]) -> ImageFile | None:
+    """Return the file whose name the training program has reported: as it lies in its channel, below the class."""
+    named = (file for file in files if file.label == prediction.label and file.key.endswith(f"/{prediction.file}"))
+    return next(named, None)
+
+
+def _read_image(dataset: Dataset, file: ImageFile) -> LabelledImage:
+    return LabelledImage(name=file.name, label=file.label, body=_read(dataset.bucket, file.key))
 
 
 def _spread(files: Iterable[ImageFile], seed: int) -> Iterator[ImageFile]:

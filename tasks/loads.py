@@ -52,7 +52,13 @@ class _Serving:
     instances: tuple[int | None, ...]  # of its variants
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="measure {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def measure_endpoint(name: str, pictures: tuple[LabelledImage, ...], traffic: Traffic) -> MeasuredEndpoint:
     """Ask an endpoint by 1, 2, 4, 8, … callers at once, until it holds no more.
 
@@ -76,7 +82,13 @@ def measure_endpoint(name: str, pictures: tuple[LabelledImage, ...], traffic: Tr
     return MeasuredEndpoint(name=name, instance_type=instance_type, instances=instances, levels=levels)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="find the memory of {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_function_memory(name: str, endpoint: str) -> int:
     """Return the memory of the function in front of an endpoint, MB.
 
@@ -97,7 +109,13 @@ def find_function_memory(name: str, endpoint: str) -> int:
     return int(found["MemorySize"])
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="measure {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def measure_function(
     name: str, memory_mb: int, pictures: tuple[LabelledImage, ...], callers: int, seconds: float
 ) -> MeasuredFunction:
@@ -153,12 +171,12 @@ def summarize(samples: Sequence[Sample], callers: int, began: float, seconds: fl
         errors=sum(bool(sample.trouble) for sample in timed),
         requests_per_second=in_time / seconds,
         mean_ms=statistics.fmean(took),
-        p50_ms=_percentile(took, 50),
-        p99_ms=_percentile(took, 99),
+        p50_ms=percentile(took, 50),
+        p99_ms=percentile(took, 99),
     )
 
 
-def _percentile(ordered: Sequence[float], percent: int) -> float:
+def percentile(ordered: Sequence[float], percent: int) -> float:
     """Return the smallest number that so many percent do not exceed: one that was measured, of few the greatest."""
     return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
 

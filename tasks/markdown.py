@@ -31,10 +31,25 @@ def to_html(markdown: str) -> str:
     return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
 
 
+class Marked(str):
+    """Text that is markdown already: what is put into a table is escaped unless it is this."""
+
+    __slots__ = ()
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a markdown table; cells are escaped."""
-    lines = [list(header), ["---"] * len(header), *([escape(str(cell)) for cell in row] for row in rows)]
+    """Return a markdown table; what is in it is escaped."""
+    lines = [[_cell(cell) for cell in header], ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: object) -> str:
+    return cell if isinstance(cell, Marked) else escape(str(cell))
+
+
+def link(text: str, url: str) -> Marked:
+    """Return a link as markdown; the address has no characters but those that an address may have."""
+    return Marked(f"[{escape(text)}](<{url}>)")
 
 
 def picture(title: str, png: bytes) -> str:
@@ -51,7 +66,7 @@ def escape(text: str) -> str:
 
 def machines(instance_type: str, count: int) -> str:
     """Return how a person names machines."""
-    return instance_type if count == 1 else f"{count} x {instance_type}"
+    return instance_type if count == 1 else f"{count} × {instance_type}"
 
 
 def usd(amount: float | None) -> str:

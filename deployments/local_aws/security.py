@@ -25,19 +25,32 @@ def page_refusal(environ: dict[str, Any]) -> str | None:
     """Return why a request for a page of the console is refused whoever sends it, or None.
 
     Its own pages may ask and post. One of another port may not, though to the browser that is the same site: it has
-    another origin.
+    another origin. A person may follow a link from wherever it is: the page that has it sees nothing of what is shown.
     """
     origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
     if origin is not None and origin != f"http://{environ.get('HTTP_HOST')}":
         return "The local AWS takes no requests from other web pages: the Origin is not its own"
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and origin is None and site != "same-origin":
         return "The local AWS takes no forms but its own: nothing says where this one is from"
-    return _elsewhere(environ)
+    return _other_host(environ) if origin is None and _is_followed_link(environ) else _elsewhere(environ)
+
+
+def _is_followed_link(environ: dict[str, Any]) -> bool:
+    """Tell whether a person has clicked on a link to a whole page: a browser says so of nothing else."""
+    fetched = [environ.get(f"HTTP_SEC_FETCH_{name}") for name in ("MODE", "DEST", "USER")]
+    return environ["REQUEST_METHOD"] in ("GET", "HEAD") and fetched == ["navigate", "document", "?1"]
+
+
+def _other_host(environ: dict[str, Any]) -> str | None:
+    if _is_own(environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]):
+        return None
+    return "The Host header does not name the local AWS: use the address it printed"
 
 
 def _elsewhere(environ: dict[str, Any]) -> str | None:
-    if not _is_own(environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]):
-        return "The Host header does not name the local AWS: use the address it printed"
+    reason = _other_host(environ)
+    if reason is not None:
+        return reason
     if environ.get("HTTP_SEC_FETCH_SITE", "none") not in _ALLOWED_FETCH_SITES:
         return "The local AWS takes no requests from other sites"
     referer = environ.get("HTTP_REFERER")

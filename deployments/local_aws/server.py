@@ -14,7 +14,7 @@ from moto.core.base_backend import BackendDict
 from deployments.local_aws.account import Account, Credentials
 from deployments.local_aws.authorization import Authorization
 from deployments.local_aws.console.access import ConsoleKey
-from deployments.local_aws.console.application import Console
+from deployments.local_aws.console.application import PREFIX, Console
 from deployments.local_aws.directory import AccountDirectory
 from deployments.local_aws.gateway import Gateway
 from deployments.local_aws.principals import Principals
@@ -67,6 +67,8 @@ class LocalAws:
             "NO_PROXY": no_proxy,
             "no_proxy": no_proxy,
             "SAGEMAKER_FLOWS_POLL_SECONDS": POLL_SECONDS,
+            # Without the token: whoever follows a link there is told how the console is opened.
+            "SAGEMAKER_FLOWS_CONSOLE_URL": f"{self.endpoint_url}{PREFIX}",
             # The machine images here are this machine, and the environment with torch is this one.
             "SAGEMAKER_FLOWS_EC2_VENV": sys.prefix,
         }

@@ -9,8 +9,8 @@ from PIL import Image
 from tasks.aws.clients import client
 from tasks.aws.errors import DatasetError
 from tasks.aws.settings import load_settings
-from tasks.contracts import Dataset, DatasetSpec
-from tasks.datasets import fetch_images, inspect_dataset, lies_in_s3, load_dataset, load_manifest
+from tasks.contracts import Dataset, DatasetSpec, ImageFile, Prediction
+from tasks.datasets import fetch_images, fetch_predicted, inspect_dataset, lies_in_s3, load_dataset, load_manifest
 from tasks.uploads import upload_dataset
 
 
@@ -87,6 +87,32 @@ def test_the_seed_chooses_the_images(dataset: Dataset) -> None:
 
 def test_no_more_images_come_than_there_are(dataset: Dataset) -> None:
     assert len(fetch_images.fn(dataset, "test", 100)) == 6
+
+
+def predictions_of(*files: ImageFile) -> tuple[Prediction, ...]:
+    """What a training program would report of files: each by its class folder and its name in the channel."""
+    return tuple(
+        Prediction(file="/".join(file.key.rsplit("/", 2)[1:]), label=file.label, predicted="a", probability=0.5)
+        for file in files
+    )
+
+
+def test_the_pictures_of_predictions_come_in_their_order(dataset: Dataset, spec: DatasetSpec) -> None:
+    tests = [file for file in load_manifest.fn(dataset) if file.split == "test"]
+    predictions = predictions_of(*reversed(tests))
+    found = fetch_predicted.fn(dataset, predictions)
+    assert tuple(one.prediction for one in found) == predictions
+    for one, file in zip(found, reversed(tests), strict=True):
+        assert one.image.label == file.label
+        assert one.image.body == (Path(spec.source) / file.label / file.name).read_bytes()
+
+
+def test_pictures_that_are_gone_are_left_out(dataset: Dataset) -> None:
+    first, second, *_ = (file for file in load_manifest.fn(dataset) if file.split == "test")
+    unknown = Prediction(file="a/never.png", label="a", predicted="a", probability=0.5)
+    client("s3").delete_object(Bucket=dataset.bucket, Key=first.key)
+    (found,) = fetch_predicted.fn(dataset, (unknown, *predictions_of(first, second)))
+    assert (found.image.name, found.image.label) == (second.name, second.label)
 
 
 def test_a_manifest_that_is_gone_says_what_to_do(dataset: Dataset) -> None:

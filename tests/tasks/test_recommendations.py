@@ -74,7 +74,7 @@ def test_instances_share_what_was_measured() -> None:
     recommendation = recommend(endpoint(instances=2), TRAFFIC, "us-east-1")
     assert (recommendation.held_requests_per_second, recommendation.scaling.target) == (10, 300)
     assert (recommendation.scaling.min_instances, recommendation.scaling.max_instances) == (1, 8)
-    assert recommendation.reasoning[0].startswith("2 x ml.m5.large held 20.0 requests per second, 10.0 each")
+    assert recommendation.reasoning[0].startswith("2 × ml.m5.large held 20.0 requests per second, 10.0 each")
 
 
 def test_a_request_more_is_an_instance_more_and_a_rounding_error_none() -> None:

@@ -5,12 +5,15 @@ import io
 from PIL import Image
 
 from tasks import charts
-from tasks.contracts import ComparedTraining, Epoch, LabelledImage, Trial
-from tasks.markdown import escape, picture, table, to_html
+from tasks.contracts import ComparedTraining, Epoch, LabelledImage, PredictedImage, Prediction, Trial
+from tasks.markdown import escape, link, picture, table, to_html
 
 PIXEL = io.BytesIO()
 Image.new("L", (8, 8)).save(PIXEL, "PNG")
 IMAGE = LabelledImage(name="a.png", label="a_very_long_breed_name_that_does_not_fit", body=PIXEL.getvalue())
+JUDGED = PredictedImage(
+    image=IMAGE, prediction=Prediction(file="a/a.png", label=IMAGE.label, predicted="cat", probability=0.9)
+)
 TRIALS = [
     Trial(
         name=str(i),
@@ -60,12 +63,21 @@ def test_pictures_survive_into_the_page() -> None:
     assert 'src="data:image/png;base64,' in to_html(picture("curves", PIXEL.getvalue()))
 
 
+def test_a_link_survives_in_a_table_whatever_its_text_is() -> None:
+    page = to_html(table(["job"], [[link("a|b](x) <b>", "http://127.0.0.1/a?b=1&c=$252F")]]))
+    assert '<a href="http://127.0.0.1/a?b=1&amp;c=$252F">a|b](x) &lt;b&gt;</a>' in page
+    assert page.count("<td>") == 1
+
+
 def test_every_chart_is_a_picture_also_of_one_thing_or_of_many() -> None:
     epoch = Epoch(
         epoch=1, train_loss=1, train_accuracy=0.5, valid_loss=1, valid_accuracy=0.5, learning_rate=0.1, seconds=1
     )
     many = [f"class {i}" for i in range(133)]
     assert is_png(charts.sample_sheet([IMAGE]))
+    assert is_png(charts.prediction_sheet([JUDGED] * 10))
+    assert is_png(charts.latency_histogram([3.0], 3, 3))
+    assert is_png(charts.latency_histogram([2.0 + i for i in range(32)], 17, 33))
     assert is_png(charts.class_balance({"train": dict.fromkeys(many, 3)}, many))
     assert is_png(charts.training_curves([epoch], 1))
     assert is_png(charts.confusion_matrix([[3, 1], [0, 4]], ["a", "b"]))

@@ -61,7 +61,9 @@ class Browser:
 
     def __init__(self, aws: LocalAws) -> None:
         self.aws = aws
-        self.client = httpx.Client(base_url=aws.endpoint_url, headers={"Accept": "text/html"}, follow_redirects=True)
+        self.client = httpx.Client(
+            base_url=aws.endpoint_url, headers={"Accept": "text/html"}, follow_redirects=True, timeout=60
+        )
         assert self.client.get(aws.console_url).status_code == 200
 
     def get(self, path: str, status: int = 200, **query: str) -> str:
@@ -151,6 +153,32 @@ def test_other_pages_are_refused_though_the_browser_has_the_cookie(browser: Brow
     answer = browser.client.get("/_console/buckets", headers=header)
     assert answer.status_code == 403
     assert BUCKET not in answer.text
+
+
+FOLLOWED = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_person_may_follow_a_link_from_another_page(browser: Browser, site: str) -> None:
+    """Reports link here. The page that the link is on sees nothing of what is shown; GET changes nothing."""
+    followed = {**FOLLOWED, "Sec-Fetch-Site": site, "Referer": "http://127.0.0.1:4200/"}
+    answer = browser.client.get("/_console/buckets", headers=followed)
+    assert (answer.status_code, answer.headers["cross-origin-opener-policy"]) == (200, "same-origin")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"Sec-Fetch-User": "?0"},
+        {"Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Mode": "no-cors"},
+        {"Origin": "https://evil.example"},
+        {"Host": "evil.example"},
+    ],
+)
+def test_nothing_else_that_comes_from_another_page_is_a_followed_link(browser: Browser, other: dict[str, str]) -> None:
+    answer = browser.client.get("/_console/buckets", headers={**FOLLOWED, "Sec-Fetch-Site": "cross-site", **other})
+    assert answer.status_code == 403
 
 
 def test_its_own_pages_may_ask(browser: Browser) -> None:
