@@ -34,7 +34,7 @@ def stream(group: str, name: str) -> str:
 
 def follower(group: str, sink: Callable[[str], None], prefix: str = "job/") -> tuple[LogFollower, list[str]]:
     troubles: list[str] = []
-    return LogFollower(group, prefix, sink, troubles.append), troubles
+    return LogFollower(group, prefix, lambda _host, line: sink(line), troubles.append), troubles
 
 
 def test_each_line_is_handed_over_once_and_in_order(group: str) -> None:
@@ -92,3 +92,38 @@ def test_draining_brings_what_was_still_on_its_way(group: str) -> None:
     follow.drain(lambda: write(group, first, late.pop()) if late else None)
     assert lines == ["last words"]
     assert follow.tail() == ("last words",)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("job/algo-1-1760000000", "algo-1"),
+        ("job/algo-12", "algo-12"),
+        ("AllTraffic/i-0abc", "i-0abc"),
+        ("0f0e-command/i-0abc/aws-runShellScript/stdout", "i-0abc"),
+    ],
+)
+def test_a_stream_says_where_it_is_written(group: str, name: str, host: str) -> None:
+    said: list[tuple[str, str]] = []
+    follow = LogFollower(group, name.split("/", maxsplit=1)[0], lambda *one: said.append(one), print)
+    write(group, stream(group, name), "a line")
+    follow.poll()
+    assert said == [(host, "a line")]
+    assert follow.tail() == ("a line",)
+
+
+def test_last_lines_of_several_hosts_say_which(group: str) -> None:
+    follow, _ = follower(group, lambda _line: None)
+    write(group, stream(group, "job/algo-1-1760000000"), "all is well")
+    write(group, stream(group, "job/algo-2-1760000000"), "out of cheese")
+    follow.poll()
+    assert sorted(follow.tail()) == ["algo-1: all is well", "algo-2: out of cheese"]
+
+
+def test_a_line_without_end_is_cut(group: str) -> None:
+    lines: list[str] = []
+    follow, _ = follower(group, lines.append)
+    write(group, stream(group, "job/algo-1"), "x" * 5000)
+    follow.poll()
+    assert lines == [f"{'x' * 1000}… (4000 more characters)"]
+    assert follow.tail() == tuple(lines)
