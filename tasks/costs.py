@@ -1,10 +1,11 @@
 """What steps cost, as lines of a table: estimated before, billed after."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from tasks.aws.errors import RequestRefusedError
 from tasks.aws.prices import Use, cost_usd
-from tasks.contracts import Compute, CostLine, EndpointResult, TrainedModel, TuningConfig, TuningResult
+from tasks.contracts import Compute, CostLine, Ec2Compute, EndpointResult, TrainedModel, TuningConfig, TuningResult
 
 
 def within_budget(config: TuningConfig, compute: Compute, region: str) -> TuningConfig:
@@ -29,15 +30,29 @@ def within_budget(config: TuningConfig, compute: Compute, region: str) -> Tuning
     return TuningConfig.model_validate(config.model_dump() | {"trials": min(config.trials, affordable)})
 
 
+def tuning_at_most(config: TuningConfig, compute: Compute, region: str) -> float | None:
+    """Return what a tuning costs if every trial takes as long as it may; None when the price is unknown."""
+    longest = config.trials * compute.max_runtime_seconds
+    return cost_usd("training", compute.instance_type, region, compute.instance_count, longest)
+
+
+def trainings_at_most(jobs: Sequence[Compute], ec2: Ec2Compute, region: str) -> float | None:
+    """Return what training jobs and an instance cost if each takes as long as it may; None: a price is unknown."""
+    costs = [
+        cost_usd("training", one.instance_type, region, one.instance_count, one.max_runtime_seconds) for one in jobs
+    ]
+    costs.append(cost_usd("ec2", ec2.instance_type, region, 1, ec2.max_runtime_seconds))
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
 def tuning_cost(tuning: TuningResult, config: TuningConfig, compute: Compute, region: str) -> CostLine:
     """Return the cost line of a tuning job: all its trials."""
-    longest = config.trials * compute.max_runtime_seconds
     return _line(
         "tuning",
         f"{len(tuning.trials)} trials on {compute.instance_type}",
         tuning.how,
         billable_seconds=tuning.billable_seconds,
-        at_most_usd=cost_usd("training", compute.instance_type, region, compute.instance_count, longest),
+        at_most_usd=tuning_at_most(config, compute, region),
         billed_usd=tuning.cost_usd,
     )
 
@@ -48,7 +63,7 @@ def training_cost(model: TrainedModel, max_runtime_seconds: float, region: str) 
     use: Use = "ec2" if model.way == "EC2" else "training"
     return _line(
         f"training, {model.way}",
-        f"{job.instance_count} x {job.instance_type}",
+        f"{job.instance_count} × {job.instance_type}",
         job.how,
         billable_seconds=job.billable_seconds,
         at_most_usd=cost_usd(use, job.instance_type, region, job.instance_count, max_runtime_seconds),

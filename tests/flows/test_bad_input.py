@@ -68,6 +68,12 @@ def test_an_instance_type_that_sagemaker_does_not_know(run_flow: Any) -> None:
     assert jobs() == before
 
 
+def test_a_budget_that_does_not_pay_for_the_trainings(run_flow: Any) -> None:
+    words = last_words(run_flow("operationalize", "--budget-usd", "0.5", "--several.instance-count", "2"))
+    assert words.startswith("The trainings may cost up to $0.8")
+    assert "are left of the budget of $0.50: raise it, or shorten max_runtime_seconds" in words
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -181,8 +181,9 @@ def test_the_second_time_nothing_is_sent_and_all_work_is_reused_for_nothing(
     run_flow: Any, facts: dict[str, Any]
 ) -> None:
     jobs = boto3.client("sagemaker").list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
-    result = run_flow("operationalize", *SMALL)
+    result = run_flow("operationalize", *SMALL, "--gate.most-hourly-usd", "0.01")
     assert "0 of them sent now" in result.stdout
+    assert "the model is not put into service, decided by thresholds" in result.stdout
     assert f"{alone(facts)['job']['name']} (reused)" in result.stdout
     assert re.search(r"training, single instance: \$0\.0000 .*completed before, \$0\.\d+ saved", result.stdout)
     assert result.stdout.count("(reused)") == 4
@@ -306,8 +307,8 @@ NOT_USED_HERE = {
         *("sagemaker:StopHyperParameterTuningJob", "sagemaker:StopTrainingJob", "ssm:CancelCommand"),
         # When an endpoint is there already.
         "sagemaker:UpdateEndpoint",
-        # By reap_orphans, whose test is a file of its own.
-        "sts:AssumeRole",
+        # By reap_orphans and refresh_prices, whose tests are files of their own.
+        *("sts:AssumeRole", "pricing:GetProducts"),
         # Once in an account's life.
         "iam:CreateServiceLinkedRole",
     },
