@@ -8,6 +8,7 @@ It runs where its environment points: PREFECT_API_URL is the server, the AWS var
 
 import argparse
 import asyncio
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     from prefect.settings import get_current_settings  # noqa: PLC0415
 
     url = get_current_settings().api.url
-    if trouble := _trouble_with(url):
+    if trouble := trouble_with(url):
         sys.stderr.write(f"{trouble}\n")
         return 1
     _serve(limit, f"for the Prefect server at {url}")
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(limit: int, where: str) -> None:
-    from deployments.catalogue import ServingRunner, load_deployments, served  # noqa: PLC0415 - imports Prefect
+    from deployments.catalogue import ROOT, ServingRunner, load_deployments, served  # noqa: PLC0415 - imports Prefect
 
     runner = ServingRunner(limit=limit)
     deployments = load_deployments()
@@ -41,11 +42,13 @@ def _serve(limit: int, where: str) -> None:
         runner.add_deployment(served(deployment))
     sys.stdout.write(f"Serving {len(deployments)} deployments, at most {limit} runs at once, {where}\n")
     sys.stdout.flush()
+    # For the hooks of a cancelled run, Prefect copies the whole checkout to where it stands, unless it stands in it.
+    os.chdir(ROOT)
     with suppress(KeyboardInterrupt):
         asyncio.run(runner.serve())
 
 
-def _trouble_with(url: str | None) -> str | None:
+def trouble_with(url: str | None) -> str | None:
     """Say why nothing can be served; without a server that others reach, nobody could start a run."""
     how = "start one (make ui)"
     if url is None:

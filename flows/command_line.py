@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import cyclopts
+import docstring_parser
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
+from docstring_parser import Docstring, DocstringStyle
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.settings import get_current_settings
@@ -35,6 +37,8 @@ def run(flow: Flow[..., Any], show: Callable[[Any], str] = str) -> None:
 
 
 def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str]) -> int:
+    # cyclopts would look for more in the source of every model, pydantic's own too, which takes seconds.
+    docstring_parser.parse_from_object = _parse_docstring
     # `--compute.fallbacks a b` as people write a list.
     lists = cyclopts.Parameter(consume_multiple=True)
     app = cyclopts.App(name=f"python -m flows.{flow.fn.__name__}", version_flags=[], default_parameter=lists)
@@ -54,6 +58,10 @@ def _run(flow: Flow[..., Any], show: Callable[[Any], str], arguments: list[str])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, "Interrupted; what this run had started is being stopped")
     return 0
+
+
+def _parse_docstring(obj: Any, style: DocstringStyle = DocstringStyle.AUTO) -> Docstring:
+    return docstring_parser.parse(obj.__doc__ or "", style)
 
 
 def _await_prefect() -> None:

@@ -5,6 +5,7 @@ python -m flows.compare_training MANIFEST --several.instance-count 2 --keep-endp
 """
 
 from contextlib import ExitStack
+from typing import Annotated
 
 from prefect import flow
 
@@ -14,6 +15,7 @@ from flows.teardown import teardown
 from flows.train_multi_instance import train_multi_instance
 from flows.train_on_ec2 import train_on_ec2
 from flows.train_single_instance import train_single_instance
+from tasks.cancellation import stop_what_it_started
 from tasks.comparisons import compare
 from tasks.contracts import (
     Comparison,
@@ -26,22 +28,29 @@ from tasks.contracts import (
     SeveralCompute,
     StepResult,
     TrainedModel,
+    titled,
 )
 from tasks.markdown import table, usd
 from tasks.reports import report_comparison
+from tasks.results import kept_as_json
 
 
-@flow(name="compare-training", flow_run_name="compare {hyperparameters.architecture}")
+@kept_as_json
+@flow(
+    name="compare-training",
+    flow_run_name="compare three ways to train {hyperparameters.architecture}",
+    on_cancellation=[stop_what_it_started],
+)
 def compare_training(
-    manifest: S3Uri,
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: Compute = Compute(),
-    several: SeveralCompute = SeveralCompute(),
-    ec2: Ec2Compute = Ec2Compute(),
-    endpoint: EndpointCompute = EndpointCompute(),
-    keep_endpoints: bool = False,
-    fresh: bool = False,
+    hyperparameters: Annotated[Hyperparameters, titled("Hyperparameters")] = Hyperparameters(),
+    compute: Annotated[Compute, titled("Single instance")] = Compute(),
+    several: Annotated[SeveralCompute, titled("Several instances")] = SeveralCompute(),
+    ec2: Annotated[Ec2Compute, titled("EC2 instance")] = Ec2Compute(),
+    endpoint: Annotated[EndpointCompute, titled("Endpoints")] = EndpointCompute(),
+    keep_endpoints: Annotated[bool, titled("Keep the endpoints")] = False,
+    fresh: Annotated[bool, titled("Train and deploy anew")] = False,
 ) -> StepResult[Comparison]:
     """Train the same three ways, and deploy the models of the training jobs; what is there already is reused.
 

@@ -7,11 +7,13 @@ python -m flows.deploy_endpoint MODEL --compute.serverless.memory-mb 2048
 """
 
 from datetime import timedelta
+from typing import Annotated
 
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
+from tasks.cancellation import stop_what_it_started
 from tasks.contracts import (
     FORGOTTEN_AFTER_HOURS,
     Deployment,
@@ -22,6 +24,7 @@ from tasks.contracts import (
     Rollout,
     S3Uri,
     StepResult,
+    titled,
 )
 from tasks.datasets import fetch_images, load_dataset
 from tasks.endpoints import (
@@ -32,24 +35,31 @@ from tasks.endpoints import (
     start_endpoint,
     undone_on_failure,
 )
-from tasks.health import keep_baseline
+from tasks.events import tell_deployed
+from tasks.health import health_of, keep_baseline
 from tasks.reports import report_endpoint
+from tasks.results import kept_as_json
 from tasks.scaling import scaling_kept
 from tasks.signals import SignalsHeld
 
 _PICTURES_ASKED, _PICTURES_SHOWN = 32, 8
 
 
-@flow(name="deploy-endpoint", flow_run_name="deploy on {compute.machines}")
+@kept_as_json
+@flow(
+    name="deploy-endpoint",
+    flow_run_name="deploy on {compute.machines}",
+    on_cancellation=[stop_what_it_started],
+)
 def deploy_endpoint(
-    model: S3Uri,
+    model: Annotated[S3Uri, titled("Model package")],
     *,
-    manifest: S3Uri | None = None,
-    compute: EndpointCompute = EndpointCompute(),
-    name: EndpointName | None = None,
-    rollout: Rollout = Rollout(),
-    expires_after_hours: ExpiryHours | None = None,
-    fresh: bool = False,
+    manifest: Annotated[S3Uri | None, titled("Dataset manifest")] = None,
+    compute: Annotated[EndpointCompute, titled("Machines")] = EndpointCompute(),
+    name: Annotated[EndpointName | None, titled("Lasting name")] = None,
+    rollout: Annotated[Rollout, titled("Rollout")] = Rollout(),
+    expires_after_hours: Annotated[ExpiryHours | None, titled("Expires after (hours)")] = None,
+    fresh: Annotated[bool, titled("Deploy anew")] = False,
 ) -> StepResult[Deployment]:
     """Deploy a model package; an endpoint with the same content that is in service is taken as it is.
 
@@ -60,7 +70,7 @@ def deploy_endpoint(
         model: The model package, s3://…/model.tar.gz.
         manifest: A dataset whose test pictures the endpoint is asked about: s3://…/dataset.json.
         compute: What the endpoint runs on.
-        name: The endpoint's lasting name; none: one of its own, which follows from its content.
+        name: The endpoint's lasting name, flows-…; none: one of its own, which follows from its content.
         rollout: How requests move to the new model when the endpoint of that name is in service already.
         expires_after_hours: When reap_orphans may take the endpoint away as forgotten, written in its tags; none: after
             a day, and never one that has a lasting name.
@@ -86,7 +96,13 @@ def deploy_endpoint(
             answers = ask_endpoint(endpoint.name, pictures)
             if manifest and endpoint.how != "reused":  # what it was like at first is what it is held against later
                 keep_baseline(endpoint, answers, manifest)
-            deployment = Deployment(endpoint=endpoint, answers=answers[:_PICTURES_SHOWN])
+            deployment = Deployment(
+                endpoint=endpoint,
+                answers=answers[:_PICTURES_SHOWN],
+                health=health_of(answers) if answers else None,
+                milliseconds=tuple(one.answer.milliseconds for one in answers),
+            )
+    tell_deployed(deployment)
     return StepResult(result=deployment, sections=(report_endpoint(deployment),))
 
 

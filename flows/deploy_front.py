@@ -6,25 +6,33 @@ python -m flows.deploy_front --manifest s3://…/dataset.json --front.reserved-c
 """
 
 from datetime import timedelta
+from typing import Annotated
 
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import ExpiryHours, FrontConfig, FrontResult, FrontSpec, S3Uri, StepResult
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import ExpiryHours, FrontConfig, FrontResult, FrontSpec, S3Uri, StepResult, titled
 from tasks.datasets import fetch_images, load_dataset
 from tasks.functions import deploy_function
 from tasks.reports import report_front
+from tasks.results import kept_as_json
 
 _PICTURES_ASKED = 4
 
 
-@flow(name="deploy-front", flow_run_name="front {front.name}")
+@kept_as_json
+@flow(
+    name="deploy-front",
+    flow_run_name="put {front.name} in front",
+    on_cancellation=[stop_what_it_started],
+)
 def deploy_front(
     *,
-    front: FrontConfig = FrontConfig(),
-    manifest: S3Uri | None = None,
-    expires_after_hours: ExpiryHours | None = None,
+    front: Annotated[FrontConfig, titled("Function in front")] = FrontConfig(),
+    manifest: Annotated[S3Uri | None, titled("Dataset manifest")] = None,
+    expires_after_hours: Annotated[ExpiryHours | None, titled("Expires after (hours)")] = None,
 ) -> StepResult[FrontResult]:
     """Create or update the function in front of an endpoint; a version that does not answer is taken back.
 

@@ -5,6 +5,7 @@ python -m flows.go_live MODEL MANIFEST --traffic.requests-per-second 5 --traffic
 """
 
 from contextlib import ExitStack
+from typing import Annotated
 
 from prefect import flow
 
@@ -15,6 +16,7 @@ from flows.recommend_scaling import recommend_scaling
 from flows.scale_endpoint import scale_endpoint
 from flows.teardown import teardown
 from tasks.aws.settings import load_settings
+from tasks.cancellation import stop_what_it_started
 from tasks.contracts import (
     FORGOTTEN_AFTER_HOURS,
     EndpointCompute,
@@ -24,19 +26,26 @@ from tasks.contracts import (
     S3Uri,
     StepResult,
     Traffic,
+    titled,
 )
+from tasks.results import kept_as_json
 
 
-@flow(name="go-live", flow_run_name="go live on {compute.machines}")
+@kept_as_json
+@flow(
+    name="go-live",
+    flow_run_name="go live on {compute.machines}",
+    on_cancellation=[stop_what_it_started],
+)
 def go_live(
-    model: S3Uri,
-    manifest: S3Uri,
+    model: Annotated[S3Uri, titled("Model package")],
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    compute: EndpointCompute = EndpointCompute(),
-    rollout: Rollout = Rollout(),
-    front: FrontConfig = FrontConfig(),
-    traffic: Traffic | None = None,
-    keep: bool = True,
+    compute: Annotated[EndpointCompute, titled("Machines")] = EndpointCompute(),
+    rollout: Annotated[Rollout, titled("Rollout")] = Rollout(),
+    front: Annotated[FrontConfig, titled("Function in front")] = FrontConfig(),
+    traffic: Annotated[Traffic | None, titled("Expected traffic")] = None,
+    keep: Annotated[bool, titled("Keep in service")] = True,
 ) -> StepResult[LiveResult]:
     """Deploy a model where its users ask it; what is live already is updated without losing a request.
 

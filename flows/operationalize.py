@@ -8,16 +8,21 @@ python -m flows.operationalize --dataset.source ~/pictures --keep-endpoints
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from flows import command_line
 from flows.compare_training import compare_training
 from flows.go_live import go_live, lines_of
 from flows.tune_hyperparameters import tune_hyperparameters
 from flows.upload_dataset import upload_dataset
+from tasks.approvals import await_approval
 from tasks.aws.settings import load_settings
+from tasks.budgets import Budget
+from tasks.cancellation import stop_what_it_started
 from tasks.contracts import (
     WAYS,
     Comparison,
@@ -28,6 +33,7 @@ from tasks.contracts import (
     Ec2Compute,
     EndpointCompute,
     FrontConfig,
+    Gate,
     Hyperparameters,
     LiveResult,
     RunReport,
@@ -35,10 +41,12 @@ from tasks.contracts import (
     Traffic,
     TuningConfig,
     Way,
+    titled,
 )
-from tasks.costs import endpoint_cost, training_cost, tuning_cost
+from tasks.costs import endpoint_cost, training_cost, trainings_at_most, tuning_at_most, tuning_cost
 from tasks.markdown import usd
-from tasks.reports import report_costs, write_report
+from tasks.reports import report_approval, report_costs, write_report
+from tasks.results import kept_as_json
 
 # What suits pictures of things: a network that has seen ImageNet, of which only the last layer is trained.
 PHOTO_HYPERPARAMETERS = Hyperparameters(
@@ -46,23 +54,30 @@ PHOTO_HYPERPARAMETERS = Hyperparameters(
 )
 
 
-@flow(name="operationalize", flow_run_name="operationalize {dataset.source}")
+@kept_as_json
+@flow(
+    name="operationalize",
+    flow_run_name="operationalize {dataset.source}",
+    on_cancellation=[stop_what_it_started],
+)
 def operationalize(
     *,
-    dataset: DatasetSpec = DatasetSpec(),
-    hyperparameters: Hyperparameters | None = None,
-    tuning: TuningConfig = TuningConfig(),
-    tune: bool = True,
-    compute: Compute = Compute(),
-    several: SeveralCompute = SeveralCompute(),
-    ec2: Ec2Compute = Ec2Compute(),
-    endpoint: EndpointCompute = EndpointCompute(),
-    live: bool = True,
-    front: FrontConfig = FrontConfig(),
-    traffic: Traffic | None = None,
-    keep_endpoints: bool = False,
-    fresh: bool = False,
-    reports_folder: str = "runs",
+    dataset: Annotated[DatasetSpec, titled("Dataset")] = DatasetSpec(),
+    hyperparameters: Annotated[Hyperparameters | None, titled("Hyperparameters")] = None,
+    tuning: Annotated[TuningConfig, titled("Search")] = TuningConfig(),
+    tune: Annotated[bool, titled("Search hyperparameters")] = True,
+    compute: Annotated[Compute, titled("Single instance")] = Compute(),
+    several: Annotated[SeveralCompute, titled("Several instances")] = SeveralCompute(),
+    ec2: Annotated[Ec2Compute, titled("EC2 instance")] = Ec2Compute(),
+    endpoint: Annotated[EndpointCompute, titled("Endpoints")] = EndpointCompute(),
+    live: Annotated[bool, titled("Go live")] = True,
+    front: Annotated[FrontConfig, titled("Function in front")] = FrontConfig(),
+    traffic: Annotated[Traffic | None, titled("Expected traffic")] = None,
+    gate: Annotated[Gate, titled("Approval")] = Gate(),
+    budget_usd: Annotated[float | None, Field(gt=0), titled("Budget (dollars)")] = None,
+    keep_endpoints: Annotated[bool, titled("Keep the endpoints")] = False,
+    fresh: Annotated[bool, titled("Do all anew")] = False,
+    reports_folder: Annotated[str, Field(min_length=1), titled("Folder of reports")] = "runs",
 ) -> RunReport:
     """Take a folder of labelled pictures to tuned, trained, deployed and measured models.
 
@@ -78,11 +93,17 @@ def operationalize(
         live: Put the best model into service, with the function in front.
         front: The function in front.
         traffic: What is expected of the live endpoint; from it follows its scaling. None: no scaling.
+        gate: What the best model must be, and cost, to go live, and who decides when it is not.
+        budget_usd: What tuning and trainings may cost together; each counts as its longest before it begins. None: any.
         keep_endpoints: Leave the endpoints in service, and billing.
         fresh: Do anew even what has been done before.
         reports_folder: Where the files of the report go.
     """
-    settings = load_settings()
+    settings, budget = load_settings(), Budget(budget_usd)
+    trainings_usd = trainings_at_most((compute, several), ec2, settings.region)
+    budget.check("trainings", trainings_usd)  # what cannot be paid for anyway is not begun
+    if tune:
+        budget.check("tuning", tuning_at_most(tuning, compute, settings.region))
     upload = upload_dataset(dataset=dataset)
     manifest = upload.result.dataset.manifest_s3_uri
     chosen = hyperparameters_for(dataset, hyperparameters)
@@ -91,6 +112,9 @@ def operationalize(
         machine = compute.model_copy(update={"fallbacks": ()})  # all trials have the same
         search = tune_hyperparameters(manifest, tuning=tuning, hyperparameters=chosen, compute=machine, fresh=fresh)
         chosen = search.result.hyperparameters
+    tuning_costs = (tuning_cost(search.result, tuning, compute, settings.region),) if search else ()
+    budget.spend(tuning_costs)
+    budget.check("trainings", trainings_usd)
     compared = compare_training(
         manifest,
         hyperparameters=chosen,
@@ -101,17 +125,17 @@ def operationalize(
         keep_endpoints=keep_endpoints,
         fresh=fresh,
     )
+    limits = (compute.max_runtime_seconds, several.max_runtime_seconds, ec2.max_runtime_seconds)
+    training_costs = _training_costs(compared.result, dict(zip(WAYS, limits, strict=True)), settings.region)
+    budget.spend(training_costs)
     best = compared.result.best
+    approval = await_approval(gate, best, endpoint, settings.region) if live else None
     served = None
-    if live:
+    if approval and approval.granted:
         model = best.job.model_s3_uri
         served = go_live(model, manifest, compute=endpoint, front=front, traffic=traffic, keep=keep_endpoints)
-    limits = (compute.max_runtime_seconds, several.max_runtime_seconds, ec2.max_runtime_seconds)
-    costs = (
-        *((tuning_cost(search.result, tuning, compute, settings.region),) if search else ()),
-        *_training_costs(compared.result, dict(zip(WAYS, limits, strict=True)), settings.region),
-        *_endpoint_costs(compared.result, served.result if served else None, settings.region),
-    )
+    endpoint_costs = _endpoint_costs(compared.result, served.result if served else None, settings.region)
+    costs = (*tuning_costs, *training_costs, *endpoint_costs)
     accuracy = best.report.test.accuracy
     run = RunReport(
         folder=str(Path(reports_folder) / _folder_name()),
@@ -119,12 +143,16 @@ def operationalize(
         upload=upload.result,
         tuning=search.result if search else None,
         comparison=compared.result,
+        approval=approval,
         live=served.result if served else None,
         costs=costs,
     )
-    steps = (upload.sections, search.sections if search else (), compared.sections, served.sections if served else ())
-    sections = (*(section for step in steps for section in step), report_costs(costs, settings.region))
-    write_report(run, sections)
+    steps = [step for step in (upload, search, compared, served) if step]
+    sections = [section for step in steps for section in step.sections]
+    if approval and approval.missed:
+        sections.append(report_approval(approval))
+    sections.append(report_costs(costs, settings.region))
+    write_report(run, tuple(sections))
     return run
 
 
@@ -163,6 +191,7 @@ def show(run: RunReport) -> str:
             *_tuning_lines(run),
             *_training_lines(comparison),
             *(line for deployment in comparison.deployments for line in _endpoint_lines(deployment)),
+            *_approval_lines(run),
             *(lines_of(run.live) if run.live else ()),
             "Cost on AWS",
             *(f"  {cost.step}: {usd(cost.billed_usd)} ({cost.machines}, {cost.note})" for cost in run.costs),
@@ -193,6 +222,16 @@ def _training_lines(comparison: Comparison) -> Sequence[str]:
             f"           {model.job.model_s3_uri}",
         ]
     return lines
+
+
+def _approval_lines(run: RunReport) -> Sequence[str]:
+    approval = run.approval
+    if approval is None or not approval.missed:
+        return ()
+    outcome = "goes into service" if approval.granted else "is not put into service"
+    note = [f"           {approval.note}"] if approval.note else []
+    reasons = (f"           {reason}" for reason in approval.missed)
+    return (f"Approval   the model {outcome}, decided by {approval.decided_by}", *reasons, *note)
 
 
 def _endpoint_lines(deployment: Deployment) -> Sequence[str]:

@@ -4,19 +4,29 @@ python -m flows.reap_orphans --dry-run      only say what would be ended
 python -m flows.reap_orphans
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.errors import FlowsError
 from tasks.aws.settings import load_settings
-from tasks.contracts import ReapResult, StepResult
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import ReapResult, StepResult, titled
+from tasks.events import tell_reaped
 from tasks.markdown import usd
 from tasks.orphans import find_orphans, reap
 from tasks.reports import report_orphans
+from tasks.results import kept_as_json
 
 
-@flow(name="reap-orphans", flow_run_name="reap orphans")
-def reap_orphans(*, dry_run: bool = False) -> StepResult[ReapResult]:
+@kept_as_json
+@flow(
+    name="reap-orphans",
+    flow_run_name="reap orphans",
+    on_cancellation=[stop_what_it_started],
+)
+def reap_orphans(*, dry_run: Annotated[bool, titled("Dry run")] = False) -> StepResult[ReapResult]:
     """Find by our tags what nobody waits for any more, and stop or delete it, as the foundation's reaper role.
 
     Jobs, instances, endpoints, scaling and what is kept warm; what lacks this project's tag is not touched, nor is what
@@ -30,7 +40,8 @@ def reap_orphans(*, dry_run: bool = False) -> StepResult[ReapResult]:
     result = ReapResult(
         orphans=found if dry_run else tuple(reap(orphan, settings) for orphan in found), dry_run=dry_run
     )
-    section = report_orphans(result)
+    tell_reaped(result.orphans)
+    section = report_orphans(result, settings.region)
     troubled = [one for one in result.orphans if one.trouble]
     if troubled:
         names = "; ".join(f"{one.billing.kind} {one.billing.name}: {one.trouble}" for one in troubled)

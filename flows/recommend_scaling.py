@@ -4,34 +4,43 @@ python -m flows.recommend_scaling ENDPOINT MANIFEST --traffic.requests-per-secon
 python -m flows.recommend_scaling ENDPOINT MANIFEST … --traffic.p99-ms 300 --front flows-classify-image
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import EndpointName, S3Uri, ScalingRecommendation, StepResult, Traffic
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import EndpointName, FrontName, S3Uri, ScalingRecommendation, StepResult, Traffic, titled
 from tasks.datasets import fetch_images, load_dataset
 from tasks.loads import find_function_memory, measure_endpoint, measure_function
 from tasks.recommendations import held_level, recommend
 from tasks.reports import report_recommendation
+from tasks.results import kept_as_json
 
 _PICTURES_ASKED = 32
 
 
-@flow(name="recommend-scaling", flow_run_name="recommend scaling of {endpoint}")
+@kept_as_json
+@flow(
+    name="recommend-scaling",
+    flow_run_name="recommend scaling of {endpoint}",
+    on_cancellation=[stop_what_it_started],
+)
 def recommend_scaling(
-    endpoint: EndpointName,
-    manifest: S3Uri,
+    endpoint: Annotated[EndpointName, titled("Endpoint")],
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    traffic: Traffic,
-    front: str | None = None,
+    traffic: Annotated[Traffic, titled("Expected traffic")],
+    front: Annotated[FrontName | None, titled("Function in front")] = None,
 ) -> StepResult[ScalingRecommendation]:
     """Measure an endpoint in service and say how to scale it; the measurement is load on top of what it has.
 
     Args:
-        endpoint: The endpoint; it must not be scaled meanwhile.
+        endpoint: The endpoint, flows-…; it must not be scaled meanwhile.
         manifest: The dataset whose test pictures it is asked about: s3://…/dataset.json.
         traffic: What is expected of it, and how it is measured.
-        front: The function in front of it, to measure how long an answer takes through it.
+        front: The function in front of it, flows-…, to measure how long an answer takes through it; none: not measured.
     """
     settings = load_settings()
     pictures = fetch_images(load_dataset(manifest), "test", _PICTURES_ASKED)
@@ -41,7 +50,8 @@ def recommend_scaling(
         callers = held_level(measured.levels, traffic.p99_ms).callers
         function = measure_function(front, memory_mb, pictures, callers, traffic.seconds_per_level)
     recommendation = recommend(measured, traffic, settings.region, function)
-    return StepResult(result=recommendation, sections=(report_recommendation(recommendation, traffic.p99_ms),))
+    section = report_recommendation(recommendation, traffic.p99_ms, settings.region)
+    return StepResult(result=recommendation, sections=(section,))
 
 
 def show(step: StepResult[ScalingRecommendation]) -> str:

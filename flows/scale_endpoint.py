@@ -4,25 +4,37 @@ python -m flows.scale_endpoint flows-live --scaling.target 600 --scaling.max-ins
 python -m flows.recommend_scaling flows-live MANIFEST …      measures which target is right
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import EndpointName, Scaling, ScalingResult, StepResult
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import EndpointName, Scaling, ScalingResult, StepResult, titled
 from tasks.reports import report_scaling
+from tasks.results import kept_as_json
 from tasks.scaling import put_under_scaling
 
 
-@flow(name="scale-endpoint", flow_run_name="scale {endpoint}")
-def scale_endpoint(endpoint: EndpointName, *, scaling: Scaling) -> StepResult[ScalingResult]:
+@kept_as_json
+@flow(
+    name="scale-endpoint",
+    flow_run_name="scale {endpoint} to {scaling.max_instances} at most",
+    on_cancellation=[stop_what_it_started],
+)
+def scale_endpoint(
+    endpoint: Annotated[EndpointName, titled("Endpoint")], *, scaling: Annotated[Scaling, titled("Scaling")]
+) -> StepResult[ScalingResult]:
     """Put an endpoint under Application Auto Scaling, or change how it is scaled; teardown takes it off.
 
     Args:
-        endpoint: The endpoint, in service.
+        endpoint: The endpoint, in service; its name begins with flows-.
         scaling: Target, limits, cooldowns and schedule; what is not in the schedule any more is not done any more.
     """
-    result = put_under_scaling(endpoint, scaling, load_settings())
-    return StepResult(result=result, sections=(report_scaling(result),))
+    settings = load_settings()
+    result = put_under_scaling(endpoint, scaling, settings)
+    return StepResult(result=result, sections=(report_scaling(result, settings.region),))
 
 
 def show(step: StepResult[ScalingResult]) -> str:

@@ -3,8 +3,20 @@
 from tasks.aws.errors import CapacityError
 from tasks.aws.jobs import TRAINING_JOBS
 from tasks.aws.settings import Settings, load_settings
-from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, TrainingResult, TrainingSpec, Way
-from tasks.datasets import load_dataset
+from tasks.confusions import worth_a_look
+from tasks.contracts import (
+    Compute,
+    Dataset,
+    Hyperparameters,
+    S3Uri,
+    StepResult,
+    TrainedModel,
+    TrainingResult,
+    TrainingSpec,
+    Way,
+)
+from tasks.datasets import fetch_predicted, load_dataset
+from tasks.events import tell_trained
 from tasks.programs import upload_training_program
 from tasks.reports import report_training
 from tasks.runs import stopped_on_failure
@@ -58,9 +70,16 @@ def train(
         except CapacityError:
             tried.append(spec.compute.instance_type)
             continue
-        model = TrainedModel(way=way, job=job, report=fetch_training_report(job))
-        return StepResult(result=model, sections=(report_training(model),))
+        return trained(job, way, spec.dataset)
     raise CapacityError(tuple(tried))
+
+
+def trained(job: TrainingResult, way: Way, dataset: Dataset) -> StepResult[TrainedModel]:
+    """Read what the training program has reported, and show it with the test pictures that are worth a look."""
+    model = TrainedModel(way=way, job=job, report=fetch_training_report(job))
+    tell_trained(model)
+    pictures = fetch_predicted(dataset, worth_a_look(model.report))
+    return StepResult(result=model, sections=(report_training(model, pictures),))
 
 
 def _run(spec: TrainingSpec, settings: Settings) -> TrainingResult:

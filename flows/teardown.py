@@ -6,22 +6,36 @@ python -m flows.teardown --front NAME         the function in front, too
 python -m flows.teardown --dry-run            only say what would go
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from tasks.aws.settings import load_settings
-from tasks.contracts import TeardownResult
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import EndpointName, FrontName, TeardownResult, titled
 from tasks.endpoints import delete_endpoint, list_endpoints
 from tasks.functions import delete_function
+from tasks.results import kept_as_json
 
 
-@flow(name="teardown", flow_run_name="tear down")
-def teardown(endpoint: str | None = None, *, front: str | None = None, dry_run: bool = False) -> TeardownResult:
+@kept_as_json
+@flow(
+    name="teardown",
+    flow_run_name="tear down",
+    on_cancellation=[stop_what_it_started],
+)
+def teardown(
+    endpoint: Annotated[EndpointName | None, titled("Endpoint")] = None,
+    *,
+    front: Annotated[FrontName | None, titled("Function in front")] = None,
+    dry_run: Annotated[bool, titled("Dry run")] = False,
+) -> TeardownResult:
     """Delete endpoints, and a function; datasets, models in S3 and records of jobs stay, they cost next to nothing.
 
     Args:
-        endpoint: The one to delete; all of this project's otherwise.
-        front: A function in front to delete, with what is kept warm for it.
+        endpoint: The one to delete, flows-…; none: all of this project's.
+        front: A function in front to delete, flows-…, with what is kept warm for it; none: no function.
         dry_run: Only say what would be deleted.
     """
     load_settings()

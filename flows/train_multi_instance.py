@@ -4,23 +4,29 @@ python -m flows.train_multi_instance s3://BUCKET/datasets/digits/versions/DIGEST
 python -m flows.train_multi_instance MANIFEST --compute.instance-count 2 --hyperparameters.batch-size 256
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from flows.steps import train
-from tasks.contracts import Hyperparameters, S3Uri, SeveralCompute, StepResult, TrainedModel
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import Hyperparameters, S3Uri, SeveralCompute, StepResult, TrainedModel, titled
+from tasks.results import kept_as_json
 
 
+@kept_as_json
 @flow(
     name="train-multi-instance",
-    flow_run_name="train {hyperparameters.architecture} on {compute.instance_count} x {compute.instance_type}",
+    flow_run_name="train {hyperparameters.architecture} on {compute.machines}",
+    on_cancellation=[stop_what_it_started],
 )
 def train_multi_instance(
-    manifest: S3Uri,
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: SeveralCompute = SeveralCompute(),
-    fresh: bool = False,
+    hyperparameters: Annotated[Hyperparameters, titled("Hyperparameters")] = Hyperparameters(),
+    compute: Annotated[SeveralCompute, titled("Machines")] = SeveralCompute(),
+    fresh: Annotated[bool, titled("Train anew")] = False,
 ) -> StepResult[TrainedModel]:
     """Train one model on several instances; a job with the same content is adopted or reused, never paid twice.
 

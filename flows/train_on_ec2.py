@@ -4,11 +4,15 @@ python -m flows.train_on_ec2 s3://BUCKET/datasets/digits/versions/DIGEST/dataset
 python -m flows.train_on_ec2 MANIFEST --compute.instance-type g4dn.xlarge --compute.spot
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
+from flows.steps import trained
 from tasks.aws.errors import InstanceLostError
 from tasks.aws.settings import Settings, load_settings
+from tasks.cancellation import stop_what_it_started
 from tasks.contracts import (
     Ec2Compute,
     Ec2TrainingSpec,
@@ -17,6 +21,7 @@ from tasks.contracts import (
     StepResult,
     TrainedModel,
     TrainingResult,
+    titled,
 )
 from tasks.datasets import load_dataset
 from tasks.instances import (
@@ -29,19 +34,23 @@ from tasks.instances import (
     start_command,
 )
 from tasks.programs import upload_training_program
-from tasks.reports import report_training
+from tasks.results import kept_as_json
 from tasks.runs import run_logger
 from tasks.signals import SignalsHeld
-from tasks.training_jobs import fetch_training_report
 
 
-@flow(name="train-on-ec2", flow_run_name="train {hyperparameters.architecture} on EC2 {compute.instance_type}")
+@kept_as_json
+@flow(
+    name="train-on-ec2",
+    flow_run_name="train {hyperparameters.architecture} on EC2 {compute.instance_type}",
+    on_cancellation=[stop_what_it_started],
+)
 def train_on_ec2(
-    manifest: S3Uri,
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: Ec2Compute = Ec2Compute(),
-    fresh: bool = False,
+    hyperparameters: Annotated[Hyperparameters, titled("Hyperparameters")] = Hyperparameters(),
+    compute: Annotated[Ec2Compute, titled("Machine")] = Ec2Compute(),
+    fresh: Annotated[bool, titled("Train anew")] = False,
 ) -> StepResult[TrainedModel]:
     """Train a model on a plain EC2 instance; the same training is adopted or reused, never paid twice.
 
@@ -63,8 +72,7 @@ def train_on_ec2(
         fresh=fresh,
     )
     job = find_finished_training(spec, settings) or _train(spec, settings)
-    model = TrainedModel(way="EC2", job=job, report=fetch_training_report(job))
-    return StepResult(result=model, sections=(report_training(model),))
+    return trained(job, "EC2", spec.dataset)
 
 
 def _train(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:

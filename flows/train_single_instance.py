@@ -4,20 +4,29 @@ python -m flows.train_single_instance s3://BUCKET/datasets/digits/versions/DIGES
 python -m flows.train_single_instance MANIFEST --hyperparameters.epochs 30 --compute.instance-type ml.c5.xlarge
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
 from flows.steps import train
-from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TrainedModel, titled
+from tasks.results import kept_as_json
 
 
-@flow(name="train-single-instance", flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}")
+@kept_as_json
+@flow(
+    name="train-single-instance",
+    flow_run_name="train {hyperparameters.architecture} on {compute.instance_type}",
+    on_cancellation=[stop_what_it_started],
+)
 def train_single_instance(
-    manifest: S3Uri,
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: Compute = Compute(),
-    fresh: bool = False,
+    hyperparameters: Annotated[Hyperparameters, titled("Hyperparameters")] = Hyperparameters(),
+    compute: Annotated[Compute, titled("Machine")] = Compute(),
+    fresh: Annotated[bool, titled("Train anew")] = False,
 ) -> StepResult[TrainedModel]:
     """Train a model on one instance; a job with the same content is adopted or reused, never paid twice.
 

@@ -4,6 +4,8 @@ python -m flows.tune_hyperparameters s3://BUCKET/datasets/digits/versions/DIGEST
 python -m flows.tune_hyperparameters MANIFEST --tuning.strategy Random --tuning.trials 12 --tuning.parallel 4
 """
 
+from typing import Annotated
+
 from prefect import flow
 
 from flows import command_line
@@ -11,22 +13,29 @@ from flows.steps import training_spec
 from tasks.aws.jobs import TUNING_JOBS
 from tasks.aws.requests import check_tuning
 from tasks.aws.settings import load_settings
-from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TuningConfig, TuningResult, TuningSpec
+from tasks.cancellation import stop_what_it_started
+from tasks.contracts import Compute, Hyperparameters, S3Uri, StepResult, TuningConfig, TuningResult, TuningSpec, titled
 from tasks.costs import within_budget
 from tasks.reports import report_tuning
+from tasks.results import kept_as_json
 from tasks.runs import stopped_on_failure
 from tasks.signals import SignalsHeld
 from tasks.tuning_jobs import await_tuning_job, start_tuning_job
 
 
-@flow(name="tune-hyperparameters", flow_run_name="tune {hyperparameters.architecture}, {tuning.trials} trials")
+@kept_as_json
+@flow(
+    name="tune-hyperparameters",
+    flow_run_name="tune {hyperparameters.architecture} in {tuning.trials} trials",
+    on_cancellation=[stop_what_it_started],
+)
 def tune_hyperparameters(
-    manifest: S3Uri,
+    manifest: Annotated[S3Uri, titled("Dataset manifest")],
     *,
-    tuning: TuningConfig = TuningConfig(),
-    hyperparameters: Hyperparameters = Hyperparameters(),
-    compute: Compute = Compute(),
-    fresh: bool = False,
+    tuning: Annotated[TuningConfig, titled("Search")] = TuningConfig(),
+    hyperparameters: Annotated[Hyperparameters, titled("Hyperparameters")] = Hyperparameters(),
+    compute: Annotated[Compute, titled("Machine of a trial")] = Compute(),
+    fresh: Annotated[bool, titled("Search anew")] = False,
 ) -> StepResult[TuningResult]:
     """Search hyperparameters on validation; a search with the same content is adopted or reused, never paid twice.
 

@@ -5,10 +5,13 @@ the JSON of a schedule, a command line and plain Python all go through the same 
 """
 
 import math
+from datetime import date
 from itertools import product
 from typing import Annotated, Generic, Literal, TypeVar
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -32,6 +35,36 @@ ExpiryHours = Annotated[float, Field(gt=0, le=87_600)]
 # When what serves may be taken away, unless somebody wants it longer.
 FORGOTTEN_AFTER_HOURS = 24.0
 EndpointName = Annotated[str, Field(pattern=r"^flows-[a-z0-9][a-z0-9-]{0,56}$")]
+FrontName = Annotated[str, Field(pattern=r"^flows-[a-zA-Z0-9-_]{1,58}$")]
+SageMakerType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
+HostName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*$")]
+Ec2Type = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+
+# --- forms ----------------------------------------------------------------------------------------------------------
+
+_UNITS = {
+    "seconds": "seconds",
+    "ms": "milliseconds",
+    "hours": "hours",
+    "days": "days",
+    "mb": "MB",
+    "gb": "GB",
+    "usd": "dollars",
+    "percent": "%",
+}
+
+
+def titled(title: str) -> FieldInfo:
+    """Return the title of a flow's parameter in a form, for `Annotated`; Prefect would show its name in the code."""
+    titled_field: FieldInfo = Field(json_schema_extra={"title": title})
+    return titled_field
+
+
+def _title_of(name: str, _field: FieldInfo | ComputedFieldInfo) -> str:
+    """Return a field's title in a form, unless it has one of its own: volume_gb is "Volume (GB)"."""
+    *words, last = name.split("_")
+    title = f"{' '.join(words)} ({_UNITS[last]})" if words and last in _UNITS else " ".join([*words, last])
+    return title[:1].upper() + title[1:]
 
 
 Result = TypeVar("Result", bound="Value")
@@ -40,7 +73,7 @@ Result = TypeVar("Result", bound="Value")
 class Value(BaseModel):
     """Base of every contract: immutable, closed, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, field_title_generator=_title_of)
 
 
 # --- datasets -------------------------------------------------------------------------------------------------------
@@ -52,12 +85,16 @@ class DatasetSpec(Value):
     source: str = Field(
         default="digits",
         min_length=1,
-        title="Source",
+        title="Pictures",
         description="'digits', 'dog-breeds', a local folder (train/valid/test or one folder per class), or s3://…",
     )
     seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of the split")
-    valid_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share of pictures for validation")
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share of pictures for the final test")
+    valid_fraction: float = Field(
+        default=0.2, gt=0, lt=1, title="Validation share", description="Share of pictures for validation"
+    )
+    test_fraction: float = Field(
+        default=0.2, gt=0, lt=1, title="Test share", description="Share of pictures for the final test"
+    )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> "DatasetSpec":
@@ -111,16 +148,17 @@ class UploadResult(Value):
     files_sent: int
     bytes_sent: int
     seconds: float
+    is_new: bool = Field(description="Whether this version was not there before")
 
 
 class LabelledImage(Value):
     """A picture with its true label, in memory."""
 
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-
     name: str
     label: str
-    body: bytes = Field(repr=False)
+    body: bytes = Field(
+        default=b"", repr=False, exclude=True, description="Its file; not in JSON: it is in the dataset, by its name"
+    )
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -142,13 +180,21 @@ class Hyperparameters(Value):
         pattern=r"^(none|imagenet|s3://.+)$",
         description="Starting point: 'none', 'imagenet' (downloaded by the job), or the s3:// URI of a weights file",
     )
-    trainable: Trainable = Field(default="all", description="Train the last layer only, or everything")
+    trainable: Trainable = Field(
+        default="all", title="Trainable layers", description="Train the last layer only, or everything"
+    )
     epochs: int = Field(default=20, ge=1, le=1000, description="Most passes over the training data")
     patience: int = Field(default=5, ge=1, le=1000, description="Stop after so many epochs without better validation")
     batch_size: BatchSize = Field(default=64, description="Pictures per step")
     learning_rate: LearningRate = Field(default=0.003, description="Peak learning rate")
     weight_decay: WeightDecay = Field(default=0.0001, description="Decoupled weight decay")
-    image_size: int = Field(default=32, ge=8, le=1024, description="Side of the square the network sees, pixels")
+    image_size: int = Field(
+        default=32,
+        ge=8,
+        le=1024,
+        title="Image size (pixels)",
+        description="Side of the square the network sees, pixels",
+    )
     augmentation: Augmentation = Field(default=0.2, description="Strength of augmentation, 0 is none")
     seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of weights, order and augmentation")
 
@@ -166,17 +212,32 @@ class Hyperparameters(Value):
 class Compute(Value):
     """The machines a job runs on, and how long it may have them."""
 
-    instance_type: str = Field(default="ml.m5.xlarge", pattern=r"^ml\.", description="SageMaker instance type")
-    fallbacks: tuple[str, ...] = Field(default=(), description="Types to try in turn where there is no capacity")
-    instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
-    volume_gb: int = Field(default=30, ge=1, le=16384, description="Disk per instance, GB")
-    max_runtime_seconds: int = Field(default=3600, ge=60, le=2_419_200, description="SageMaker stops the job after it")
+    instance_type: SageMakerType = Field(
+        default="ml.m5.xlarge", description="SageMaker instance type, such as ml.m5.xlarge"
+    )
+    fallbacks: tuple[SageMakerType, ...] = Field(
+        default=(), description="Types to try in turn where there is no capacity"
+    )
+    instance_count: int = Field(default=1, ge=1, le=100, title="Instances", description="Number of instances")
+    volume_gb: int = Field(default=30, ge=1, le=16384, title="Disk (GB)", description="Disk per instance, GB")
+    max_runtime_seconds: int = Field(
+        default=3600,
+        ge=60,
+        le=2_419_200,
+        title="Longest run (seconds)",
+        description="SageMaker stops the job after it",
+    )
+
+    @property
+    def machines(self) -> str:
+        """What it is, as a person reads it."""
+        return self.instance_type if self.instance_count == 1 else f"{self.instance_count} × {self.instance_type}"
 
 
 class SeveralCompute(Compute):
     """The machines of a training on several instances."""
 
-    instance_count: int = Field(default=4, ge=2, le=100, description="Number of instances")
+    instance_count: int = Field(default=4, ge=2, le=100, title="Instances", description="Number of instances")
 
 
 class TrainingSpec(Value):
@@ -221,10 +282,16 @@ _WHEN_LOG = "log where the order of magnitude matters"
 class FloatRange(Value):
     """Where a number is searched."""
 
-    low: float = Field(description="Smallest value")
-    high: float = Field(description="Largest value")
+    low: float = Field(title="From", description="Smallest value")
+    high: float = Field(title="To", description="Largest value")
     scale: Scale = Field(default="linear", description=_WHEN_LOG)
-    steps: int = Field(default=4, ge=1, le=100, description="Values tried by the Grid strategy; others search between")
+    steps: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        title="Values of a grid",
+        description="Values tried by the Grid strategy; others search between",
+    )
 
     @model_validator(mode="after")
     def _low_is_below_high(self) -> "FloatRange":
@@ -252,36 +319,42 @@ class LearningRateRange(FloatRange):
     The useful ones of a head on a frozen backbone lie between 0.0005 and 0.01; 0.025 and more never learned.
     """
 
-    low: LearningRate = Field(default=0.0005, description="Smallest value")
-    high: LearningRate = Field(default=0.01, description="Largest value")
+    low: LearningRate = Field(default=0.0005, title="From", description="Smallest value")
+    high: LearningRate = Field(default=0.01, title="To", description="Largest value")
     scale: Scale = Field(default="log", description=_WHEN_LOG)
 
 
 class WeightDecayRange(FloatRange):
     """Where the weight decay is searched."""
 
-    low: WeightDecay = Field(default=0.00001, description="Smallest value")
-    high: WeightDecay = Field(default=0.1, description="Largest value")
+    low: WeightDecay = Field(default=0.00001, title="From", description="Smallest value")
+    high: WeightDecay = Field(default=0.1, title="To", description="Largest value")
     scale: Scale = Field(default="log", description=_WHEN_LOG)
 
 
 class AugmentationRange(FloatRange):
     """Where the strength of augmentation is searched."""
 
-    low: Augmentation = Field(default=0.0, description="Smallest value")
-    high: Augmentation = Field(default=0.5, description="Largest value")
+    low: Augmentation = Field(default=0.0, title="From", description="Smallest value")
+    high: Augmentation = Field(default=0.5, title="To", description="Largest value")
 
 
 class SearchSpace(Value):
     """Which hyperparameters are searched, and where; what is left out keeps its value."""
 
-    learning_rate: LearningRateRange | None = Field(default=LearningRateRange(), description="Peak learning rate")
-    batch_size: tuple[BatchSize, ...] = Field(
-        default=(32, 64, 128), description="Batch sizes to choose from; none: fixed"
+    learning_rate: LearningRateRange | None = Field(
+        default=LearningRateRange(), description="Peak learning rate; none: fixed"
     )
-    weight_decay: WeightDecayRange | None = Field(default=None, description="Decoupled weight decay")
-    augmentation: AugmentationRange | None = Field(default=None, description="Strength of augmentation, 0 is none")
-    trainable: tuple[Trainable, ...] = Field(default=(), description="Layers to train, to choose from")
+    batch_size: tuple[BatchSize, ...] = Field(
+        default=(32, 64, 128), title="Batch sizes", description="Batch sizes to choose from; none: fixed"
+    )
+    weight_decay: WeightDecayRange | None = Field(default=None, description="Decoupled weight decay; none: fixed")
+    augmentation: AugmentationRange | None = Field(
+        default=None, description="Strength of augmentation, 0 is none; none: fixed"
+    )
+    trainable: tuple[Trainable, ...] = Field(
+        default=(), title="Trainable layers", description="Layers to train, to choose from; none: fixed"
+    )
 
     @model_validator(mode="after")
     def _something_is_searched(self) -> "SearchSpace":
@@ -331,22 +404,36 @@ class SearchSpace(Value):
 class TuningConfig(Value):
     """How hyperparameters are searched, and how much of it."""
 
-    search: SearchSpace = Field(default=SearchSpace(), description="Where to search")
+    search: SearchSpace = Field(default=SearchSpace(), title="Search space", description="Where to search")
     strategy: Literal["Bayesian", "Random", "Grid", "Hyperband"] = Field(
         default="Bayesian",
         description="How the next trial is chosen; Grid tries every combination, Hyperband stops weak trials early",
     )
     trials: int = Field(default=8, ge=1, le=500, description="Most training jobs; fewer than 8 are mostly luck")
-    parallel: int = Field(default=2, ge=1, le=100, description="Training jobs at once; Bayesian learns between them")
-    max_usd: float | None = Field(default=None, gt=0, description="Most dollars; a trial counts as its longest")
+    parallel: int = Field(
+        default=2,
+        ge=1,
+        le=100,
+        title="Trials at once",
+        description="Training jobs at once; Bayesian learns between them",
+    )
+    max_usd: float | None = Field(
+        default=None, gt=0, title="Budget (dollars)", description="Most dollars; a trial counts as its longest"
+    )
     early_stopping: bool = Field(default=False, description="Stop trials that are worse than the median")
     objective: Literal["valid_loss", "valid_accuracy"] = Field(
         default="valid_loss", description="What is best; measured on validation, a mean per picture"
     )
     warm_start_from: str | None = Field(
-        default=None, pattern=r"^[a-zA-Z0-9-]{1,32}$", description="An earlier tuning job to learn from"
+        default=None, pattern=r"^[a-zA-Z0-9-]{1,32}$", description="An earlier tuning job to learn from, by its name"
     )
-    epochs: int | None = Field(default=None, ge=1, le=1000, description="Most epochs of a trial; as the training's")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        title="Epochs of a trial",
+        description="Most epochs of a trial; none: as many as the training's",
+    )
     seed: int = Field(default=42, ge=0, lt=2**31, description="Seed of the search")
 
     @model_validator(mode="after")
@@ -426,15 +513,20 @@ class TuningResult(Value):
 class Ec2Compute(Value):
     """A plain EC2 instance that trains, and how long it may live."""
 
-    instance_type: str = Field(default="m5.xlarge", pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$", description="EC2 type")
-    fallbacks: tuple[str, ...] = Field(default=(), description="Types to try in turn where there is no capacity")
+    instance_type: Ec2Type = Field(default="m5.xlarge", description="EC2 instance type, such as m5.xlarge, without ml.")
+    fallbacks: tuple[Ec2Type, ...] = Field(default=(), description="Types to try in turn where there is no capacity")
     spot: bool = Field(default=False, description="Ask for spot capacity first, then for on-demand")
-    volume_gb: int = Field(default=100, ge=50, le=16384, description="Disk, GB; the Deep Learning AMI alone needs 50")
-    max_runtime_seconds: int = Field(default=3600, ge=60, le=172_800, description="The command is ended after it")
+    volume_gb: int = Field(
+        default=100, ge=50, le=16384, title="Disk (GB)", description="Disk, GB; the Deep Learning AMI alone needs 50"
+    )
+    max_runtime_seconds: int = Field(
+        default=3600, ge=60, le=172_800, title="Longest run (seconds)", description="The command is ended after it"
+    )
     image_parameter: str = Field(
         default="/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.10-ubuntu-24.04/latest/ami-id",
-        pattern=r"^/",
-        description="Public SSM parameter that names the machine image",
+        pattern=r"^/[a-zA-Z0-9_./-]+$",
+        title="Machine image",
+        description="Public SSM parameter that names the machine image: a path that begins with /",
     )
 
 
@@ -518,9 +610,11 @@ class Serverless(Value):
     """Servers that start when they are asked: nothing bills while nobody asks, and a first answer takes longer."""
 
     memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = Field(default=2048, description="Memory, MB")
-    max_concurrency: int = Field(default=5, ge=1, le=200, description="Most answers at once; more are refused")
+    max_concurrency: int = Field(
+        default=5, ge=1, le=200, title="Most at once", description="Most answers at once; more are refused"
+    )
     provisioned_concurrency: int | None = Field(
-        default=None, ge=1, le=200, description="Servers kept warm, and billed; none: cold starts"
+        default=None, ge=1, le=200, title="Kept warm", description="Servers kept warm, and billed; none: cold starts"
     )
 
     @model_validator(mode="after")
@@ -537,8 +631,10 @@ class Serverless(Value):
 class EndpointCompute(Value):
     """What serves a model: machines, or on request no machine of one's own."""
 
-    instance_type: str = Field(default="ml.m5.large", pattern=r"^ml\.", description="SageMaker instance type")
-    instance_count: int = Field(default=1, ge=1, le=100, description="Number of instances")
+    instance_type: SageMakerType = Field(
+        default="ml.m5.large", description="SageMaker instance type, such as ml.m5.large"
+    )
+    instance_count: int = Field(default=1, ge=1, le=100, title="Instances", description="Number of instances")
     serverless: Serverless | None = Field(default=None, description="Serverless in place of instances")
 
     @property
@@ -546,7 +642,7 @@ class EndpointCompute(Value):
         """What it is, as a person reads it."""
         if self.serverless:
             return f"serverless with {self.serverless.memory_mb} MB"
-        return f"{self.instance_count} x {self.instance_type}"
+        return f"{self.instance_count} × {self.instance_type}"
 
 
 class Rollout(Value):
@@ -558,10 +654,18 @@ class Rollout(Value):
     shift: Literal["all at once", "canary", "linear"] = Field(
         default="canary", description="Everything at once, a first part and then the rest, or in equal parts"
     )
-    step_percent: int = Field(default=10, ge=10, le=50, description="Share of the requests in the first, or each, part")
-    bake_seconds: int = Field(default=300, ge=0, le=3600, description="How long each part is watched")
+    step_percent: int = Field(
+        default=10, ge=10, le=50, title="Part (%)", description="Share of the requests in the first, or each, part"
+    )
+    bake_seconds: int = Field(
+        default=300, ge=0, le=3600, title="Watched for (seconds)", description="How long each part is watched"
+    )
     most_error_percent: float = Field(
-        default=5, gt=0, lt=100, description="More failed answers (5xx) of the new model than this take it back"
+        default=5,
+        gt=0,
+        lt=100,
+        title="Most errors (%)",
+        description="More failed answers (5xx) of the new model than this take it back",
     )
     most_latency_ms: float | None = Field(
         default=None, gt=0, description="Slower answers (p99) of the new model than this take it back; none: any"
@@ -647,9 +751,15 @@ class HealthLimits(Value):
     """How much worse than at its deployment an endpoint may be."""
 
     most_accuracy_lost: float = Field(
-        default=0.05, gt=0, lt=1, description="Share of the pictures that may be wrong now and were right then"
+        default=0.05,
+        gt=0,
+        lt=1,
+        title="Most accuracy lost (share)",
+        description="Share of the pictures that may be wrong now and were right then",
     )
-    most_times_slower: float = Field(default=5, gt=1, description="Times that answers may take longer, in the median")
+    most_times_slower: float = Field(
+        default=5, gt=1, title="Slower at most (times)", description="Times that answers may take longer, in the median"
+    )
 
 
 class HealthCheck(Value):
@@ -658,6 +768,13 @@ class HealthCheck(Value):
     endpoint: str
     now: Health
     then: Health
+
+
+class PredictedImage(Value):
+    """A test picture, and what the trained model said of it offline."""
+
+    image: LabelledImage
+    prediction: Prediction
 
 
 class TrainedModel(Value):
@@ -672,7 +789,9 @@ class Deployment(Value):
     """An endpoint in service, and what it said of a few test pictures."""
 
     endpoint: EndpointResult
-    answers: tuple[SampleAnswer, ...]
+    answers: tuple[SampleAnswer, ...] = Field(description="Some of them, to look at")
+    health: Health | None = Field(default=None, description="Of all answers; None when it was not asked")
+    milliseconds: tuple[float, ...] = Field(default=(), description="How long each of all answers took")
 
 
 class ComparedTraining(Value):
@@ -717,24 +836,37 @@ _LEAST_FETCHING_SECONDS = 20
 class FrontConfig(Value):
     """The Lambda function in front of an endpoint."""
 
-    name: str = Field(
-        default="flows-classify-image", pattern=r"^flows-[a-zA-Z0-9-_]{1,58}$", description="The function's name"
+    name: FrontName = Field(
+        default="flows-classify-image",
+        description="The function's name: flows-, and then letters, digits, dashes and underscores",
     )
     memory_mb: int = Field(default=512, ge=128, le=10_240, description="Memory, MB; processor power comes with it")
     timeout_seconds: int = Field(default=30, ge=5, le=60, description="Longest answer")
     reserved_concurrency: int | None = Field(
-        default=None, ge=1, le=10_000, description="Most answers at once, kept for it alone; none: the account's"
+        default=None,
+        ge=1,
+        le=10_000,
+        title="Reserved for it",
+        description="Most answers at once, kept for it alone; none: the account's",
     )
     provisioned_concurrency: int | None = Field(
-        default=None, ge=1, le=10_000, description="Environments kept warm, and billed; none: cold starts"
+        default=None,
+        ge=1,
+        le=10_000,
+        title="Kept warm",
+        description="Environments kept warm, and billed; none: cold starts",
     )
     confidence_threshold: float = Field(
         default=0.5, ge=0, le=1, description="Below it a picture is said to be of no known class"
     )
-    takes_s3_keys: bool = Field(default=False, description="Answer about objects below uploads/ of the bucket")
-    url_hosts: tuple[str, ...] = Field(default=(), description="Hosts whose pictures it may fetch; none: no URLs")
+    takes_s3_keys: bool = Field(
+        default=False, title="Takes S3 keys", description="Answer about objects below uploads/ of the bucket"
+    )
+    url_hosts: tuple[HostName, ...] = Field(
+        default=(), title="Hosts of URLs", description="Hosts whose pictures it may fetch, by name; none: no URLs"
+    )
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365] = Field(
-        default=30, description="Days that its log is kept"
+        default=30, title="Log kept (days)", description="Days that its log is kept"
     )
 
     @model_validator(mode="after")
@@ -781,13 +913,20 @@ class FrontResult(Value):
 class ScheduledCapacity(Value):
     """Other limits from a moment on, which may come again: more instances before the office opens."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9-]{1,64}$", description="Its name")
+    name: str = Field(pattern=r"^[a-zA-Z0-9-]{1,64}$", description="Its name: letters, digits and dashes")
     schedule: str = Field(
-        pattern=r"^(cron|at|rate)\(.+\)$", description="When: cron(0 7 ? * MON-FRI *), at(2027-01-01T00:00:00)"
+        pattern=r"^(cron|at|rate)\(.+\)$",
+        title="When",
+        description="When: cron(0 7 ? * MON-FRI *), at(2027-01-01T00:00:00)",
     )
-    timezone: str = Field(default="UTC", description="The schedule's time zone, such as Europe/Zurich")
-    min_instances: int = Field(ge=1, le=100, description="Fewest instances from then on")
-    max_instances: int = Field(ge=1, le=100, description="Most instances from then on")
+    timezone: str = Field(
+        default="UTC",
+        pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$",
+        title="Time zone",
+        description="The schedule's time zone, such as Europe/Zurich",
+    )
+    min_instances: int = Field(ge=1, le=100, title="Fewest instances", description="Fewest instances from then on")
+    max_instances: int = Field(ge=1, le=100, title="Most instances", description="Most instances from then on")
 
     @model_validator(mode="after")
     def _fewest_is_not_more_than_most(self) -> "ScheduledCapacity":
@@ -799,12 +938,24 @@ class Scaling(Value):
     """How many instances an endpoint has: as many as keep each at its target, within limits."""
 
     target: float = Field(
-        gt=0, description="Invocations per instance and minute to hold; recommend_scaling measures what is right"
+        gt=0,
+        title="Target (invocations per instance and minute)",
+        description="Invocations per instance and minute to hold; recommend_scaling measures what is right",
     )
-    min_instances: int = Field(default=1, ge=1, le=100, description="Fewest instances")
-    max_instances: int = Field(default=4, ge=1, le=100, description="Most instances, and so the most it can cost")
-    scale_out_cooldown_seconds: int = Field(default=60, ge=0, le=3600, description="Rest after instances were added")
-    scale_in_cooldown_seconds: int = Field(default=300, ge=0, le=3600, description="Rest after instances were removed")
+    min_instances: int = Field(default=1, ge=1, le=100, title="Fewest instances", description="Fewest instances")
+    max_instances: int = Field(
+        default=4, ge=1, le=100, title="Most instances", description="Most instances, and so the most it can cost"
+    )
+    scale_out_cooldown_seconds: int = Field(
+        default=60, ge=0, le=3600, title="Rest after adding (seconds)", description="Rest after instances were added"
+    )
+    scale_in_cooldown_seconds: int = Field(
+        default=300,
+        ge=0,
+        le=3600,
+        title="Rest after removing (seconds)",
+        description="Rest after instances were removed",
+    )
     schedule: tuple[ScheduledCapacity, ...] = Field(default=(), description="Other limits from given moments on")
 
     @model_validator(mode="after")
@@ -858,11 +1009,22 @@ class Traffic(Value):
 
     requests_per_second: float = Field(gt=0, description="On an ordinary day")
     peak_requests_per_second: float = Field(gt=0, description="At the busiest")
-    p99_ms: float = Field(default=1000, gt=0, description="99 of 100 answers may take so long, milliseconds")
+    p99_ms: float = Field(
+        default=1000,
+        gt=0,
+        title="Longest answer, p99 (milliseconds)",
+        description="99 of 100 answers may take so long, milliseconds",
+    )
     safety_factor: float = Field(
         default=0.5, gt=0, le=1, description="Share of what an instance holds that scaling aims at; AWS advises 0.5"
     )
-    seconds_per_level: float = Field(default=5, ge=1, le=600, description="How long each number of callers is measured")
+    seconds_per_level: float = Field(
+        default=5,
+        ge=1,
+        le=600,
+        title="Measured for (seconds)",
+        description="How long each number of callers is measured",
+    )
     most_callers: int = Field(default=32, ge=1, le=1000, description="Most callers at once")
 
     @model_validator(mode="after")
@@ -913,6 +1075,67 @@ class TeardownResult(Value):
     kept: tuple[str, ...]
 
 
+# --- prices ---------------------------------------------------------------------------------------------------------
+
+Usd = Annotated[float, Field(gt=0)]
+PriceKind = Literal["training", "hosting", "ec2", "lambda"]
+PRICE_KINDS: tuple[PriceKind, ...] = ("training", "hosting", "ec2", "lambda")
+MostTimes = Annotated[float, Field(gt=1, le=1000)]
+
+
+class PriceList(Value):
+    """The on-demand prices of a region, in dollars: of machines an hour, of functions by what they are charged for."""
+
+    as_of: date = Field(title="As of", description="When they were listed")
+    source: str = Field(title="Source", description="Who listed them")
+    training: dict[str, Usd] = Field(title="Training", description="SageMaker instances of jobs, by type")
+    hosting: dict[str, Usd] = Field(title="Hosting", description="SageMaker instances of endpoints, by type")
+    ec2: dict[str, Usd] = Field(title="EC2", description="EC2 instances, by type")
+    functions: dict[str, Usd] = Field(alias="lambda", title="Lambda", description="What a function is charged for")
+
+    @property
+    def by_kind(self) -> dict[PriceKind, dict[str, Usd]]:
+        """The prices by what they are for."""
+        return {"training": self.training, "hosting": self.hosting, "ec2": self.ec2, "lambda": self.functions}
+
+    @property
+    def count(self) -> int:
+        """How many prices there are."""
+        return sum(len(prices) for prices in self.by_kind.values())
+
+
+class PriceChange(Value):
+    """A price that is not any more what it was."""
+
+    kind: PriceKind = Field(title="For", description="What it is the price of")
+    name: str = Field(title="Name", description="The instance type, or what of a function is charged for")
+    old_usd: Usd = Field(title="Before", description="Dollars, as they were reckoned with")
+    new_usd: Usd = Field(title="Now", description="Dollars, as AWS lists them now")
+
+    @property
+    def percent(self) -> float:
+        """How much dearer it has become; cheaper when negative."""
+        return 100 * (self.new_usd / self.old_usd - 1)
+
+    @property
+    def times(self) -> float:
+        """How many times dearer, or cheaper, it has become."""
+        return max(self.new_usd / self.old_usd, self.old_usd / self.new_usd)
+
+
+class PriceRefresh(Value):
+    """What AWS lists now, held against what was reckoned with."""
+
+    region: str = Field(title="Region", description="The region whose prices they are")
+    as_of: date = Field(title="As of", description="When AWS was asked")
+    before: date | None = Field(title="Before", description="Of when the prices before were; None: there were none")
+    listed: int = Field(title="Listed", description="How many prices AWS lists")
+    changes: tuple[PriceChange, ...] = Field(title="Changes", description="The prices that are others now")
+    added: int = Field(title="Added", description="How many are known now that were not")
+    gone: tuple[str, ...] = Field(title="Gone", description="What is not listed any more, and has no price from now on")
+    s3_uri: str = Field(default="", title="Kept at", description="Where they are kept")
+
+
 # --- what bills -----------------------------------------------------------------------------------------------------
 
 BillingKind = Literal[
@@ -956,6 +1179,40 @@ class ReapResult(Value):
         return sum(one.saved_usd or 0.0 for one in self.orphans if one.reaped)
 
 
+# --- approval -------------------------------------------------------------------------------------------------------
+
+
+class Gate(Value):
+    """What a model must be, and cost, to go into service; and who decides about one that is not."""
+
+    least_accuracy: float = Field(
+        default=0.0, ge=0, le=1, title="Least test accuracy", description="Share of the test pictures; 0: any"
+    )
+    most_hourly_usd: float | None = Field(
+        default=None,
+        gt=0,
+        title="Dearest endpoint (dollars an hour)",
+        description="What the endpoint may cost with the instances that it starts with; none: anything",
+    )
+    when_missed: Literal["refuse", "ask"] = Field(
+        default="refuse",
+        title="When one of them is missed",
+        description="Leave the model out of service, or pause the run until a person has decided in the Prefect UI",
+    )
+    answer_within_seconds: int = Field(
+        default=3600, ge=10, le=604_800, description="How long a person is waited for; no answer is a no"
+    )
+
+
+class Approval(Value):
+    """Whether a model may go into service, who has decided it, and why it was a question."""
+
+    granted: bool
+    decided_by: Literal["thresholds", "a person", "nobody in time"]
+    missed: tuple[str, ...] = Field(description="What the model missed, one sentence each")
+    note: str = Field(default="", description="What the person wrote")
+
+
 # --- reports --------------------------------------------------------------------------------------------------------
 
 
@@ -975,7 +1232,10 @@ class Section(Value):
 
     key: str
     title: str
-    markdown: str = Field(repr=False)
+    markdown: str = Field(
+        default="", repr=False, exclude=True, description="With its pictures; not in JSON: it is in the artifact"
+    )
+    artifact_id: UUID | None = Field(default=None, description="The artifact that shows it; None outside of a run")
 
 
 class StepResult(Value, Generic[Result]):
@@ -1003,5 +1263,6 @@ class RunReport(Value):
     upload: UploadResult
     tuning: TuningResult | None = Field(description="None when the hyperparameters were given")
     comparison: Comparison
-    live: LiveResult | None = Field(description="None when no model was to be put into service")
+    approval: Approval | None = Field(description="None when no model was to be put into service")
+    live: LiveResult | None = Field(description="None when no model was put into service")
     costs: tuple[CostLine, ...]

@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
 from prefect import task
@@ -28,15 +28,22 @@ from tasks.aws.logs import ENDPOINT_GROUP, LogFollower
 from tasks.aws.prices import hourly_usd
 from tasks.aws.requests import VARIANT, check_instance_type, endpoint_config_request, endpoint_request, model_request
 from tasks.aws.settings import Settings, poll_seconds
+from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import EndpointAnswer, EndpointResult, EndpointSpec, LabelledImage, SampleAnswer, TeardownResult
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
-from tasks.runs import current_owner, run_logger
+from tasks.runs import Progress, current_owner, run_logger
 
 _DEADLINE_SECONDS = 1800.0
 _CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="find the image for {instance_type}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_serving_image(settings: Settings, instance_type: str) -> str:
     """Return the URI of the serving image for a machine.
 
@@ -48,13 +55,30 @@ def find_serving_image(settings: Settings, instance_type: str) -> str:
     return serving_image_uri(settings.region, instance_type)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="await rest of {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def await_rest(name: str) -> None:
-    """Wait until nobody is changing an endpoint; safe to retry: it only looks."""
-    settle(ENDPOINTS, name)
+    """Wait until nobody is changing an endpoint; safe to retry: it only looks.
+
+    Raises:
+        RunCancelledError: Somebody has cancelled the flow run.
+    """
+    cancellation = CancelWatch()
+    settle(ENDPOINTS, name, lambda _description: cancellation.check())
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="start an endpoint on {spec.compute.machines}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta | None) -> EndpointSubmission:
     """Create the model, the configuration and the endpoint; or begin to update the endpoint of that name.
 
@@ -63,7 +87,9 @@ def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta |
     Raises:
         IdentityError: Something of a name of ours is not this project's.
         RequestRefusedError: AWS refused, with its reason.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
+    end_if_cancelled()
     owner = current_owner(lifetime)
     model = submit_once(MODELS, model_request(spec, settings, owner))
     config = submit_once(ENDPOINT_CONFIGS, endpoint_config_request(spec, model.name, owner))
@@ -73,7 +99,13 @@ def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta |
     return submission
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="await {submission.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def await_endpoint(submission: EndpointSubmission, spec: EndpointSpec, settings: Settings) -> EndpointResult:
     """Wait until the endpoint is in service with what it is to serve; what it served before is deleted then.
 
@@ -83,23 +115,19 @@ def await_endpoint(submission: EndpointSubmission, spec: EndpointSpec, settings:
         RolledBackError: An alarm went off, or the new servers did not start: what was in service before still is.
         JobFailedError: The endpoint failed, with the container's own words.
         DeadlineError: The endpoint was not in service when the deadline passed.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
     rollout_seconds = spec.rollout.steps * spec.rollout.bake_seconds if submission.replaces else 0
     patience = Patience(poll_seconds(), _DEADLINE_SECONDS + rollout_seconds)
-    logger = run_logger()
-    group, stream = f"{ENDPOINT_GROUP}/{submission.name}", f"{VARIANT}/"
-    logs = LogFollower(group, stream, lambda line: logger.info("%s", line), logger.warning, since=submission.asked_at)
-
-    def tail() -> tuple[str, ...]:
-        logs.drain(lambda: patience.clock.sleep(min(patience.poll_seconds, 2.0)))
-        return logs.tail()
-
-    description = await_end(ENDPOINTS, submission.name, patience, lambda _description: logs.poll(), tail)
+    watch = _Watch(submission, rollout_seconds)
+    tail = watch.drained_tail(patience)
+    description = await_end(ENDPOINTS, submission.name, patience, watch.look, tail)
     if description["EndpointConfigName"] != submission.config_name:
         # One that was rolled back is in service too: only its configuration tells.
         raise RolledBackError(
             ENDPOINTS.noun, submission.name, "InService", description.get("FailureReason", ""), tail()
         )
+    watch.end()
     if submission.replaces and submission.replaces != submission.config_name:
         delete_config(submission.replaces)
     return _result(submission, description, spec, settings)
@@ -123,7 +151,13 @@ def undone_on_failure(submission: EndpointSubmission) -> Iterator[None]:
         raise
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="ask {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def ask_endpoint(name: str, images: tuple[LabelledImage, ...]) -> tuple[SampleAnswer, ...]:
     """Send pictures to an endpoint, one after the other, and return its answers beside the truth.
 
@@ -133,7 +167,13 @@ def ask_endpoint(name: str, images: tuple[LabelledImage, ...]) -> tuple[SampleAn
     return tuple(SampleAnswer(image=image, answer=invoke(name, image)) for image in images)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="delete {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def delete_endpoint(name: str) -> TeardownResult:
     """Delete an endpoint, its configuration and its models; safe to repeat.
 
@@ -146,7 +186,7 @@ def delete_endpoint(name: str) -> TeardownResult:
     return TeardownResult(deleted=deleted, kept=())
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
 def list_endpoints() -> tuple[str, ...]:
     """Return the names of this project's endpoints; what lacks its tag is not named."""
     pages = client("sagemaker").get_paginator("list_endpoints").paginate(NameContains="flows-")
@@ -160,9 +200,10 @@ def invoke(name: str, image: LabelledImage) -> EndpointAnswer:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
     """
     content_type = _CONTENT_TYPES[image.name.rsplit(".", 1)[-1].lower()]
+    runtime = client("sagemaker-runtime")  # the first one takes longer to make than an answer
     started = time.perf_counter()
     try:
-        answer = client("sagemaker-runtime").invoke_endpoint(
+        answer = runtime.invoke_endpoint(
             EndpointName=name, Body=image.body, ContentType=content_type, Accept="application/json"
         )
     except ClientError as error:
@@ -173,6 +214,39 @@ def invoke(name: str, image: LabelledImage) -> EndpointAnswer:
         raise InvocationError(msg) from error
     fields = json.loads(answer["Body"].read())
     return EndpointAnswer(milliseconds=1000 * (time.perf_counter() - started), **fields)
+
+
+class _Watch:
+    """What is done at each look at an endpoint on its way: new lines, and how far it is."""
+
+    def __init__(self, submission: EndpointSubmission, rollout_seconds: float) -> None:
+        self._logger, self._name, self._since = run_logger(), submission.name, submission.asked_at
+        group, stream = f"{ENDPOINT_GROUP}/{submission.name}", f"{VARIANT}/"
+        self._logs = LogFollower(group, stream, self._take_line, self._logger.warning, since=self._since)
+        self._progress = Progress("endpoint-progress", f"Endpoint {submission.name}: {submission.how}")
+        self._rollout_seconds, self._cancellation = rollout_seconds, CancelWatch()
+
+    def look(self, _description: Description) -> None:
+        self._logs.poll()
+        if self._rollout_seconds:  # of a new one nothing says how long it takes
+            took = (datetime.now(tz=UTC) - self._since).total_seconds()
+            self._progress.update(min(took / self._rollout_seconds, 0.95))
+        self._cancellation.check()
+
+    def _take_line(self, host: str, line: str) -> None:
+        self._logger.info("[%s/%s] %s", self._name, host, line)
+
+    def drained_tail(self, patience: Patience) -> Callable[[], tuple[str, ...]]:
+        """Return what fetches the last lines, the late ones too, for an error's text."""
+
+        def tail() -> tuple[str, ...]:
+            self._logs.drain(lambda: patience.clock.sleep(min(patience.poll_seconds, 2.0)))
+            return self._logs.tail()
+
+        return tail
+
+    def end(self) -> None:
+        self._progress.update(1.0)
 
 
 def _result(

@@ -27,7 +27,13 @@ _GREY = LabelledImage(
 )
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="deploy {spec.config.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def deploy_function(
     spec: FrontSpec, settings: Settings, pictures: tuple[LabelledImage, ...], lifetime: timedelta | None = None
 ) -> FrontResult:
@@ -65,7 +71,13 @@ def deploy_function(
     )
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="delete {name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def delete_function(name: str) -> bool:
     """Delete a function of this project with all that is kept warm for it, and tell whether it was there.
 

@@ -26,7 +26,13 @@ def health_of(answers: tuple[SampleAnswer, ...]) -> Health:
     )
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="keep the baseline of {endpoint.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def keep_baseline(endpoint: EndpointResult, answers: tuple[SampleAnswer, ...], manifest: str) -> None:
     """Remember, with the endpoint, what it was like when it was deployed; safe to retry."""
     health = health_of(answers)
@@ -40,7 +46,13 @@ def keep_baseline(endpoint: EndpointResult, answers: tuple[SampleAnswer, ...], m
     client("sagemaker").add_tags(ResourceArn=endpoint.arn, Tags=listed)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="load the baseline of {endpoint}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def load_baseline(endpoint: str) -> Baseline:
     """Return what an endpoint was like when it was deployed, and on which pictures.
 

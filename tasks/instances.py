@@ -17,9 +17,10 @@ from tasks.aws.jobs import Description, How, Patience
 from tasks.aws.logs import LogFollower
 from tasks.aws.prices import cost_usd
 from tasks.aws.settings import Settings, instance_venv, poll_seconds
+from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import Ec2TrainingSpec, TrainingResult
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
-from tasks.runs import ABANDONED, EpochProgress, current_owner, run_logger
+from tasks.runs import ABANDONED, EpochProgress, Progress, current_owner, run_logger
 from tasks.signals import signal_waits
 
 _AGENT_SECONDS = 600.0
@@ -34,7 +35,13 @@ def _may_launch_again(asked: "Task[..., Any]", task_run: TaskRun, state: State[A
     return not signal_waits() and is_transient(asked, task_run, state)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="find the image {parameter}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_machine_image(parameter: str) -> tuple[str, str]:
     """Return the machine image that a public SSM parameter names, and the name of its root device.
 
@@ -46,14 +53,26 @@ def find_machine_image(parameter: str) -> tuple[str, str]:
     return image_id, root_device
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="look for a training on {spec.compute.instance_type}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_finished_training(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult | None:
     """Return the result of this very training if an instance has left it in S3 before."""
     name = instance_name(spec, current_owner(timedelta()))
     return _result(settings, name, "reused")
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_may_launch_again)
+@task(
+    task_run_name="launch {spec.compute.instance_type}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=_may_launch_again,
+    persist_result=False,
+)
 def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     """Launch the instance.
 
@@ -62,7 +81,9 @@ def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     Raises:
         CapacityError: There is no capacity for any of the types.
         RequestRefusedError: AWS refused for another reason.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
+    end_if_cancelled()
     owner = current_owner(timedelta(seconds=instances.longest_seconds(spec)))
     launch = instances.launch_once(spec, settings, owner, _until_listed())
     market = "spot" if launch.spot else "on-demand"
@@ -70,7 +91,13 @@ def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     return launch
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="start {launch.name} on {launch.instance_id}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> str:
     """Wait for the instance's agent, send it the training script, and return the command's id.
 
@@ -79,8 +106,12 @@ def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> 
     Raises:
         InstanceLostError: The instance went away.
         DeadlineError: The agent did not come.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
-    instances.await_agent(launch, Patience(poll_seconds(), _AGENT_SECONDS))
+    cancellation = CancelWatch()
+    progress = Progress("ec2-progress", f"Start of instance {launch.instance_id}")
+    instances.await_agent(launch, Patience(poll_seconds(), _AGENT_SECONDS), lambda _instance: cancellation.check())
+    progress.update(1.0)
     run_logger().info("Instance %s: its agent is online", launch.instance_id)
 
     def request(instance: Description) -> dict[str, object]:
@@ -89,7 +120,13 @@ def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> 
     return instances.send_once(launch, request, Patience(poll_seconds(), _SENT_BY_ANOTHER_SECONDS))
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="await {launch.name} on {launch.instance_id}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
     """Wait for the script, hand its lines over as they are written, and return what came of it.
 
@@ -100,6 +137,7 @@ def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settin
         JobStoppedError: The command was cancelled, or ran out of its time.
         InstanceLostError: The instance went away under it.
         DeadlineError: The script was not done when the deadline passed.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
     patience = Patience(poll_seconds(), instances.longest_seconds(spec))
     watch = _Watch(launch, command_id, settings, spec.hyperparameters.epochs)
@@ -171,7 +209,7 @@ class _Watch:
     """What is done at each look at a running command: new lines, progress."""
 
     def __init__(self, launch: Launch, command_id: str, settings: Settings, epochs: int) -> None:
-        self._logger, self._name = run_logger(), launch.name
+        self._logger, self._name, self._cancellation = run_logger(), launch.name, CancelWatch()
         self._progress = EpochProgress("ec2-progress", f"Training {launch.name} on {launch.instance_id}", epochs)
         prefix = f"{command_id}/{launch.instance_id}/aws-runShellScript"
         self._output, self._complaints = (
@@ -182,6 +220,7 @@ class _Watch:
     def look(self, _description: Description) -> None:
         self._output.poll()
         self._complaints.poll()
+        self._cancellation.check()
 
     def drained_tail(self, patience: Patience) -> Callable[[], tuple[str, ...]]:
         """Return what fetches the last lines, the late ones too: those of its complaints are the very last."""
@@ -197,8 +236,8 @@ class _Watch:
         self.drained_tail(patience)()
         self._progress.end()
 
-    def _take_line(self, line: str) -> None:
-        self._logger.info("[%s] %s", self._name, line)
+    def _take_line(self, host: str, line: str) -> None:
+        self._logger.info("[%s/%s] %s", self._name, host, line)
         self._progress.take_line(line)
 
 

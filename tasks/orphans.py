@@ -21,11 +21,11 @@ from tasks.runs import run_logger
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 # Whoever waits for these is a flow run; what serves outlives the run that deployed it, until it is past due.
-_WAITED_FOR = ("training job", "tuning job", "instance")
+WAITED_FOR = ("training job", "tuning job", "instance")
 _RUNS_A_PAGE = 200
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
 def find_orphans(settings: Settings) -> tuple[Orphan, ...]:
     """Return what of this project bills and is past due, or was asked for by flow runs that are over."""
     with acting_as(settings.reaper_role_arn):
@@ -37,7 +37,13 @@ def find_orphans(settings: Settings) -> tuple[Orphan, ...]:
     return tuple(Orphan(billing=one, reason=why, saved_usd=saved_usd(one, now)) for one, why in found if why)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="end {orphan.billing.kind} {orphan.billing.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def reap(orphan: Orphan, settings: Settings) -> Orphan:
     """End an orphan, and return it as ended, or with why it could not be; safe to retry."""
     billing = orphan.billing
@@ -60,7 +66,7 @@ def why_orphaned(billing: Billing, over: Collection[str], now: datetime) -> str:
     if billing.expires_at is not None and billing.expires_at < now:
         return f"past due since {billing.expires_at:%Y-%m-%d %H:%M} UTC"
     runs = billing.flow_run_ids
-    if billing.kind in _WAITED_FOR and runs and all(run in over for run in runs):
+    if billing.kind in WAITED_FOR and runs and all(run in over for run in runs):
         return f"the flow run that waited for it is over ({runs[-1]})"
     return ""
 
@@ -72,14 +78,17 @@ def saved_usd(billing: Billing, now: datetime) -> float | None:
 
 
 def runs_over(ids: Collection[str]) -> frozenset[str]:
-    """Return which of these flow runs have ended, as far as the Prefect server knows them."""
+    """Return which of these flow runs have ended, or are to end, as far as the Prefect server knows them.
+
+    One that is being cancelled wants nothing any more, even if nobody is left to end it.
+    """
     known = [UUID(one) for one in sorted(ids) if _is_uuid(one)]
     over = set[str]()
     with get_client(sync_client=True) as api:
         for first in range(0, len(known), _RUNS_A_PAGE):
             asked = FlowRunFilter(id=FlowRunFilterId(any_=known[first : first + _RUNS_A_PAGE]))
             runs = api.read_flow_runs(flow_run_filter=asked, limit=_RUNS_A_PAGE)
-            over |= {str(run.id) for run in runs if run.state and run.state.is_final()}
+            over |= {str(run.id) for run in runs if run.state and (run.state.is_final() or run.state.is_cancelling())}
     return frozenset(over)
 
 

@@ -19,7 +19,7 @@ _REQUIREMENTS = "requirements.txt"
 _DIGEST_SHOWN = 16
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
 def upload_training_program(settings: Settings) -> str:
     """Pack the training program, send it unless it is there, and return its S3 URI.
 

@@ -1,4 +1,8 @@
-"""When a Prefect task tries again: on named transient errors, and on nothing else."""
+"""When a Prefect task tries again: on named transient errors, and on nothing else.
+
+No task's result is kept (`persist_result=False`), also where flows' are: a flow run that is run again is to ask AWS
+what became of its jobs. A kept result would say that one was started which has ended since.
+"""
 
 from typing import Any
 

@@ -14,12 +14,18 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ExternalSignal
 from prefect.logging import get_run_logger
 
-from tasks.aws.errors import DeadlineError, sentence_for
+from tasks.aws.errors import DeadlineError, RunCancelledError, sentence_for
 from tasks.aws.identity import NEVER, Owner
 from tasks.aws.jobs import Kind, Submission, stop
 
-# What ends a wait while the thing waited for goes on running: a signal from outside, or our own deadline.
-ABANDONED: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit, ExternalSignal, DeadlineError)
+# What ends a wait while the thing waited for goes on running: a signal, a cancellation, or our own deadline.
+ABANDONED: tuple[type[BaseException], ...] = (
+    KeyboardInterrupt,
+    SystemExit,
+    ExternalSignal,
+    RunCancelledError,
+    DeadlineError,
+)
 
 _UPDATE_SECONDS = 1.0
 _EPOCH = re.compile(r"^epoch=(\d+)\b")
@@ -39,23 +45,25 @@ def run_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
     return get_run_logger() if in_run() else _LOGGER
 
 
+def current_flow_run_id() -> UUID | None:
+    """Return the id of the flow run that this code is part of; None outside of one."""
+    context, task_context = FlowRunContext.get(), TaskRunContext.get()
+    if context and context.flow_run:
+        return context.flow_run.id
+    return task_context.task_run.flow_run_id if task_context else None
+
+
 def current_owner(lifetime: timedelta | None) -> Owner:
     """Return the tags of what this run makes: its flow run, and when it is past due; without a lifetime, never.
 
     The lifetime counts from the start of the task, which its retries share: they ask AWS for the very same thing, and
     not from the flow's, which may have begun long before.
     """
-    context = FlowRunContext.get()
     task_context = TaskRunContext.get()
-    flow_run_id = "none"
-    if context and context.flow_run:
-        flow_run_id = str(context.flow_run.id)
-    elif task_context and task_context.task_run.flow_run_id:
-        flow_run_id = str(task_context.task_run.flow_run_id)
     started = task_context.task_run.start_time if task_context else None
     begun = started or datetime.now(tz=UTC)
     expires_at = NEVER if lifetime is None else (begun + lifetime).isoformat(timespec="seconds")
-    return Owner(flow_run_id=flow_run_id, expires_at=expires_at)
+    return Owner(flow_run_id=str(current_flow_run_id() or "none"), expires_at=expires_at)
 
 
 @contextmanager

@@ -17,7 +17,13 @@ from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
 from tasks.runs import current_owner, run_logger
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="scale {endpoint}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def put_under_scaling(endpoint: str, scaling: Scaling, settings: Settings) -> ScalingResult:
     """Scale an endpoint as told, and return what it has now; safe to retry.
 

@@ -17,6 +17,7 @@ from tasks.aws.logs import TRAINING_GROUP, LogFollower
 from tasks.aws.prices import cost_usd
 from tasks.aws.requests import check_instance_type, training_job_request
 from tasks.aws.settings import Settings, poll_seconds
+from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import TrainingReport, TrainingResult, TrainingSpec
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
 from tasks.runs import EpochProgress, current_owner, run_logger
@@ -27,7 +28,13 @@ _LIFETIME = timedelta(days=2)
 _NO_CAPACITY = "CapacityError"  # how SageMaker begins the reason of a job that found no machine
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="find the image for {instance_type}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_training_image(settings: Settings, instance_type: str) -> str:
     """Return the URI of the image for a machine.
 
@@ -39,24 +46,46 @@ def find_training_image(settings: Settings, instance_type: str) -> str:
     return training_image_uri(settings.region, instance_type)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="look for a training on {spec.compute.machines}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def find_training_job(spec: TrainingSpec, settings: Settings) -> Submission | None:
     """Return the job with this content that runs or has completed, if there is one; safe to retry: it only looks."""
     return find(TRAINING_JOBS, training_job_request(spec, settings, current_owner(_LIFETIME)))
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="start a training on {spec.compute.machines}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
     """Start the job, and return its name.
 
     Safe to retry: a job with this content that runs is adopted, one that completed is reused.
+
+    Raises:
+        RunCancelledError: Somebody has cancelled the flow run.
     """
+    end_if_cancelled()
     submission = submit_once(TRAINING_JOBS, training_job_request(spec, settings, current_owner(_LIFETIME)))
     run_logger().info("Training job %s: %s", submission.name, submission.how)
     return submission
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="await {submission.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def await_training_job(submission: Submission, spec: TrainingSpec, settings: Settings) -> TrainingResult:
     """Wait for the job, hand its log lines over as they are written, and return what came of it.
 
@@ -67,6 +96,7 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
         JobFailedError: The job failed.
         JobStoppedError: The job was stopped, or ran into its time limit.
         DeadlineError: The job was not done when the deadline passed.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
     patience = Patience(poll_seconds(), spec.compute.max_runtime_seconds + _QUEUE_SECONDS)
     if submission.how == "reused":
@@ -82,7 +112,13 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
     return _result(submission, description, settings)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="fetch the report of {result.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def fetch_training_report(result: TrainingResult) -> TrainingReport:
     """Read report.json out of what the job wrote beside its model.
 
@@ -108,7 +144,7 @@ class _Watch:
         self._logger, self._status = run_logger(), ""
         self._progress = EpochProgress("training-progress", f"Training job {name}", epochs)
         self._logs = LogFollower(TRAINING_GROUP, f"{name}/", self._take_line, self._logger.warning)
-        self._name = name
+        self._name, self._cancellation = name, CancelWatch()
 
     def look(self, description: Description) -> None:
         status = description.get("SecondaryStatus", "")
@@ -116,9 +152,10 @@ class _Watch:
             self._status = status
             self._logger.info("Training job %s: %s", self._name, status)
         self._logs.poll()
+        self._cancellation.check()
 
-    def _take_line(self, line: str) -> None:
-        self._logger.info("[%s] %s", self._name, line)
+    def _take_line(self, host: str, line: str) -> None:
+        self._logger.info("[%s/%s] %s", self._name, host, line)
         self._progress.take_line(line)
 
     def end(self, patience: Patience) -> None:

@@ -18,6 +18,7 @@ from tasks.aws.trials import (
     most_common_reason,
     with_trial,
 )
+from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import Trial, TuningResult, TuningSpec
 from tasks.markdown import short_number
 from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
@@ -27,18 +28,34 @@ _QUEUE_SECONDS = 3600
 _LIFETIME = timedelta(days=7)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="start a search of {spec.config.trials} trials",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def start_tuning_job(spec: TuningSpec, settings: Settings) -> Submission:
     """Start the tuning job, and return its name.
 
     Safe to retry: a tuning job with this content that runs is adopted, one that completed is reused.
+
+    Raises:
+        RunCancelledError: Somebody has cancelled the flow run.
     """
+    end_if_cancelled()
     submission = submit_once(TUNING_JOBS, tuning_job_request(spec, settings, current_owner(_LIFETIME)))
     run_logger().info("Tuning job %s: %s", submission.name, submission.how)
     return submission
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="await {submission.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def await_tuning_job(submission: Submission, spec: TuningSpec, settings: Settings) -> TuningResult:
     """Wait for the tuning job, tell of every trial that ends, and return what was found.
 
@@ -49,6 +66,7 @@ def await_tuning_job(submission: Submission, spec: TuningSpec, settings: Setting
             objective, and the tuning job goes on running.
         JobStoppedError: Somebody stopped the tuning job.
         DeadlineError: It was not done when the deadline passed.
+        RunCancelledError: Somebody has cancelled the flow run.
     """
     watch = _Watch(submission.name, spec, settings.region)
     try:
@@ -66,6 +84,7 @@ class _Watch:
         self._name, self._config, self._region = name, spec.config, region
         self._total = spec.config.search.grid_size if spec.config.strategy == "Grid" else spec.config.trials
         self._told: set[str] = set()
+        self._cancellation = CancelWatch()
         self._progress = Progress("tuning-progress", f"Tuning job {name}")
 
     def look(self, description: Description) -> None:
@@ -78,6 +97,7 @@ class _Watch:
                 self._tell(trial, len(self._told), best_so_far(self._config.objective, judged))
         self._progress.update(0.99 * len(ended) / max(self._total, 1))
         check_objective(self._name, self._config.objective, judged)
+        self._cancellation.check()
 
     def _tell(self, trial: Trial, ended: int, best: Trial | None) -> None:
         metric = self._config.objective

@@ -47,7 +47,13 @@ class _Target(Value):
         return _objects(Bucket=self.bucket, Prefix=prefix, ExpectedBucketOwner=self.account_id)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="check {bucket}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def check_bucket(bucket: str) -> None:
     """Make sure that a bucket is ours, before anything is downloaded or inspected for it.
 
@@ -57,7 +63,13 @@ def check_bucket(bucket: str) -> None:
     _target(bucket)
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="upload {inspected.name}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def upload_dataset(inspected: InspectedDataset, bucket: str) -> UploadResult:
     """Send the pictures that are not in the bucket yet, then the manifests.
 
@@ -76,16 +88,23 @@ def upload_dataset(inspected: InspectedDataset, bucket: str) -> UploadResult:
     # Written anew each time, which heals a damaged one; same digest means same content, so no reader is misled.
     for key, document in channel_manifests(manifest).items():
         target.put(key, document.encode(), "application/json")
-    _put_manifest(manifest, target)
+    is_new = _put_manifest(manifest, target)
     return UploadResult(
         dataset=manifest.dataset,
         files_sent=len(missing),
         bytes_sent=sum(image.size_bytes for image in missing.values()),
         seconds=time.monotonic() - started,
+        is_new=is_new,
     )
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient)
+@task(
+    task_run_name="register {spec.source}",
+    retries=3,
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=is_transient,
+    persist_result=False,
+)
 def register_prefix(spec: DatasetSpec, bucket: str) -> UploadResult:
     """Describe a dataset that lies in S3 already; no picture is sent, only the manifest, into our bucket.
 
@@ -97,8 +116,8 @@ def register_prefix(spec: DatasetSpec, bucket: str) -> UploadResult:
     source = parse_uri(spec.source)
     target = _target(bucket)
     manifest = build_prefix_manifest(source, _listing(source), bucket)
-    _put_manifest(manifest, target)
-    return UploadResult(dataset=manifest.dataset, files_sent=0, bytes_sent=0, seconds=time.monotonic() - started)
+    is_new, seconds = _put_manifest(manifest, target), time.monotonic() - started
+    return UploadResult(dataset=manifest.dataset, files_sent=0, bytes_sent=0, seconds=seconds, is_new=is_new)
 
 
 def _target(bucket: str) -> _Target:
@@ -146,9 +165,12 @@ def _send(key: str, image: CheckedImage, target: _Target) -> None:
     target.put(key, body, _CONTENT_TYPES.get(image.path.suffix.lower(), "image/jpeg"))
 
 
-def _put_manifest(manifest: Manifest, target: _Target) -> None:
+def _put_manifest(manifest: Manifest, target: _Target) -> bool:
+    """Write the manifest, and return whether there was none of this version."""
     key = parse_uri(manifest.dataset.manifest_s3_uri).prefix.rstrip("/")
+    is_new = not any(item.key == key for item in target.objects_under(key))
     target.put(key, manifest.model_dump_json(indent=1).encode(), "application/json")
+    return is_new
 
 
 def _listing(source: S3Prefix) -> list[S3Object]:

@@ -9,6 +9,7 @@
     ├── CapacityError             AWS has no machine of any of the types that were asked for
     ├── InvocationError           the endpoint did not answer with a prediction
     ├── DriftError                the endpoint is worse, or slower, than it was
+    ├── RunCancelledError         somebody has cancelled the flow run
     └── ResourceError             something we started did not come to a good end
         ├── JobFailedError        Failed, with AWS's reason and the last log lines
         ├── JobStoppedError       Stopped by somebody, or by its own time limit
@@ -94,6 +95,22 @@ class DriftError(FlowsError):
     def __str__(self) -> str:
         """Say what has changed, and what to do."""
         return f"The endpoint {self.endpoint} has drifted: {self.drift}. Look into its pictures, or train again"
+
+
+class RunCancelledError(FlowsError):
+    """Somebody has cancelled the flow run; nobody waits for what it had started.
+
+    Args:
+        flow_run: The name of the run that was cancelled.
+    """
+
+    def __init__(self, flow_run: str) -> None:
+        super().__init__(flow_run)
+        self.flow_run = flow_run
+
+    def __str__(self) -> str:
+        """Say whose end it is, and what becomes of what it did."""
+        return f"The flow run {self.flow_run} was cancelled; what it had started is being stopped"
 
 
 class ResourceError(FlowsError):

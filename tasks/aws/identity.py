@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ NEVER = "never"  # greater than every date, as text
 
 _NAME_LIMIT = 63
 _DIGEST_SHOWN = 12
+_BY_CONTENT = re.compile(rf"-[0-9a-f]{{{_DIGEST_SHOWN}}}(-\d+)?$")
 
 
 _ADOPTERS_KEPT = 6  # a tag's value holds 256 characters, a flow run's id is 36
@@ -46,6 +48,11 @@ def resource_name(step: str, digest: str, attempt: int = 1, limit: int = _NAME_L
         msg = f"the name {name} has {len(name)} characters, SageMaker takes {limit}: use a shorter step"
         raise ValueError(msg)
     return name
+
+
+def is_named_by_content(name: str) -> bool:
+    """Tell whether a name is one that `resource_name` has made, and not one that a person has chosen to last."""
+    return _BY_CONTENT.search(name) is not None
 
 
 def is_project(tags: Mapping[str, str]) -> bool:

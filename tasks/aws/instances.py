@@ -234,7 +234,9 @@ def check_alive(launch: Launch) -> Description:
     return instance
 
 
-def await_agent(launch: Launch, patience: Patience) -> Description:
+def await_agent(
+    launch: Launch, patience: Patience, on_look: Callable[[Description], object] = lambda _instance: None
+) -> Description:
     """Wait until the SSM agent of an instance takes commands, and return the instance.
 
     Raises:
@@ -250,7 +252,7 @@ def await_agent(launch: Launch, patience: Patience) -> Description:
         return instance | {"Status": "Online" if online else "without its SSM agent"}
 
     running = frozenset({"without its SSM agent"})
-    return wait(Watched(INSTANCE, launch.instance_id, look, _status, running, "Online"), patience)
+    return wait(Watched(INSTANCE, launch.instance_id, look, _status, running, "Online"), patience, on_look)
 
 
 def terminate(instance_id: str) -> bool:

@@ -387,10 +387,10 @@ def _good_end(watched: Watched, description: Description, log_tail: Callable[[],
     raise JobFailedError(watched.noun, watched.name, status, reason, log_tail())
 
 
-def settle(kind: Kind, name: str) -> None:
+def settle(kind: Kind, name: str, on_look: Callable[[Description], object] = lambda _description: None) -> None:
     """Wait until it is at rest, however that ends."""
     with suppress(ResourceError):
-        await_end(kind, name, Patience(poll_seconds(), _SETTLE_SECONDS))
+        await_end(kind, name, Patience(poll_seconds(), _SETTLE_SECONDS), on_look)
 
 
 def stop(kind: Kind, name: str) -> bool:

@@ -96,7 +96,8 @@ def test_nothing_that_costs_starts_by_one_click_or_by_itself(by_flow: dict[str, 
     every = {one.name: one for found in by_flow.values() for one in found}
     assert every["teardown"].parameters["dry_run"] is True
     assert [one.active for one in every["operationalize"].schedules] == [False]
-    assert {name for name, one in every.items() if any(s.active for s in one.schedules)} == {"reap-orphans"}
+    active = {name for name, one in every.items() if any(s.active for s in one.schedules)}
+    assert active == {"reap-orphans", "refresh-prices"}
 
 
 @pytest.mark.parametrize("kind", ["process", "ecs"])
@@ -260,7 +261,7 @@ def test_the_server_has_what_the_file_says(api: httpx.Client, by_flow: dict[str,
 
 
 @pytest.mark.slow
-def test_orphans_are_reaped_every_quarter_of_an_hour(api: httpx.Client, server: dict[str, str]) -> None:
+def test_the_server_plans_what_is_active(api: httpx.Client, server: dict[str, str]) -> None:
     """The server's own log says why nothing is planned: SQLAlchemy 2.1 once broke the scheduler, and nothing else."""
     log = Path(server["PREFECT_HOME"]) / "server.log"
 
@@ -278,6 +279,9 @@ def test_orphans_are_reaped_every_quarter_of_an_hour(api: httpx.Client, server: 
     assert later[:2] == [first + timedelta(minutes=15), first + timedelta(minutes=30)]
     assert first.minute % 15 == 0
     assert planned("operationalize") == []  # its schedule is off, and the scheduler has been round
+    week = eventually(lambda: planned("refresh-prices"), 60, log.read_text)
+    assert {(one.weekday(), one.hour, one.minute) for one in week} == {(0, 4, 0)}
+    assert week[0] <= datetime.now(tz=UTC) + timedelta(days=7)
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_a_failing_script_ends_the_instance_and_its_last_lines_are_told(
     assert state(launch) == "terminated"
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if "of many words" in line] == [
-        f"[{launch.name}] line {number} of many words" for number in range(3000)
+        f"[{launch.name}/{launch.instance_id}] line {number} of many words" for number in range(3000)
     ]
     assert find_finished_training.fn(spec, settings) is None
 

@@ -272,16 +272,19 @@ def test_the_aws_command_line_describes_the_stack() -> None:
     assert json.loads(finished.stdout)["Stacks"][0]["StackName"] == STACK_NAME
 
 
-def test_the_aws_command_line_deploys_a_template(s3: Any, tmp_path: Path) -> None:
+def test_the_aws_command_line_deploys_a_template(s3: Any, cloudformation: Any, tmp_path: Path) -> None:
     """By way of a change set, as `aws cloudformation deploy` does."""
     template = tmp_path / "template.yaml"
     template.write_text(
-        "Resources: {B: {Type: AWS::S3::Bucket, Properties: {BucketName: !Sub 'by-${AWS::StackName}'}}}"
+        "Resources: {B: {Type: AWS::S3::Bucket, Properties: {BucketName: !Sub 'by-${AWS::StackName}'}}}\n"
+        "Outputs: {Name: {Value: !Ref B}}"
     )
     command = ["aws", "cloudformation", "deploy", "--stack-name", "deployed", "--template-file", str(template)]
     finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert s3.head_bucket(Bucket="by-deployed")
+    (made,) = cloudformation.describe_stacks(StackName="deployed")["Stacks"]
+    assert made["Outputs"] == [{"OutputKey": "Name", "OutputValue": "by-deployed"}]
 
 
 def stack(cloudformation: Any, name: str, resources: dict[str, Any], **more: Any) -> Any:
