@@ -8,7 +8,7 @@ DEMO := --several.instance-count 2 --tuning.trials 4 --tuning.epochs 2 --hyperpa
 	--traffic.requests-per-second 5 --traffic.peak-requests-per-second 50 \
 	--traffic.seconds-per-level 1 --traffic.most-callers 8
 
-.PHONY: help install demo local-aws ui deploy serve check test lint types toolkit clean
+.PHONY: help install demo local-aws ui deploy serve reference check test test-ui lint types toolkit clean
 
 help:            ## list what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,10 +39,14 @@ deploy: $(INSTALLED)  ## put every flow into the work pool of the Prefect server
 	@export PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:4200/api}" SAGEMAKER_FLOWS_CHECKOUT="$(CURDIR)"; \
 	$(BIN)/prefect work-pool inspect sagemaker-flows >/dev/null 2>&1 || \
 		$(BIN)/prefect work-pool create --type process sagemaker-flows && \
-	$(BIN)/prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml
+	$(BIN)/prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml && \
+	$(BIN)/python -m deployments.automations
 
 serve: $(INSTALLED)  ## run every deployment from one process
 	@PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:4200/api}" $(BIN)/python -m deployments.serve
+
+reference: $(INSTALLED)  ## write docs/reference/flows.md anew, from the signatures of the flows
+	@$(BIN)/python -m deployments.reference
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -54,8 +58,11 @@ types: $(INSTALLED)
 check: lint types  ## the quick checks
 	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
-test: lint types  ## every check
+test: lint types  ## every check; needs Chromium
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-ui: $(INSTALLED)  ## the pages in a browser: the Prefect UI, the local AWS's console; needs Chromium
+	$(BIN)/pytest tests/ui
 
 clean:           ## remove what runs have left here; .venv stays
 	rm -rf runs .local_aws .prefect .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from moto.cloudformation import parsing  # registers moto's own models, so that ours come after and replace them
+from moto.cloudformation.models import ChangeSet
 from moto.core.common_models import CloudFormationModel
 from moto.iam.models import ManagedPolicy, Role, iam_backends
 from moto.s3.models import FakeBucket, S3Backend, s3_backends
@@ -422,6 +423,16 @@ def _json(document: Any) -> str:
         return document
     return json.dumps(document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value))
 
+
+def _apply(change_set: ChangeSet) -> None:
+    """Do what a change set says; moto leaves the stack's outputs as they were, of a new stack none."""
+    stack = change_set.stack
+    stack.resource_map.update(change_set.template_dict, change_set.parameters)
+    stack.template_dict = change_set.template_dict
+    stack.output_map = parsing.OutputMap(stack.resource_map, stack.template_dict, stack.stack_id)
+
+
+ChangeSet.apply = _apply  # type: ignore[method-assign, assignment]
 
 # moto remembers its list of models from the first template on.
 parsing.get_model_list.cache_clear()
