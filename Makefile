@@ -8,6 +8,9 @@ DEMO := --several.instance-count 2 --tuning.trials 4 --tuning.epochs 2 --hyperpa
 	--traffic.requests-per-second 5 --traffic.peak-requests-per-second 50 \
 	--traffic.seconds-per-level 1 --traffic.most-callers 8
 
+# A file's tests share what they have started; the files run in the order of tests/conftest.py.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help install demo local-aws ui deploy serve reference check test test-ui lint types toolkit clean
 
 help:            ## list what there is
@@ -56,10 +59,10 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint types  ## the quick checks
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" $(IN_PARALLEL)
 
 test: lint types  ## every check; needs Chromium
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest $(IN_PARALLEL)
 
 test-ui: $(INSTALLED)  ## the pages in a browser: the Prefect UI, the local AWS's console; needs Chromium
 	$(BIN)/pytest tests/ui

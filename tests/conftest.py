@@ -15,6 +15,16 @@ if TYPE_CHECKING:  # it takes 2 s to import, and most tests need none
 
 # The discard port: nothing listens there, so a client that a test forgot to point somewhere fails at once.
 NOWHERE = "http://127.0.0.1:9"
+# The files that take longest begin first: one that begins last is waited for by idle workers.
+LONGEST = (
+    "tests/flows/test_journey.py",
+    "tests/ui/test_prefect_pages.py",
+    "tests/flows/test_cancelled.py",
+    "tests/docs/test_docs.py",
+    "tests/training/test_several_instances.py",
+    "tests/deployments/test_prefect_deployments.py",
+    "tests/tasks/test_rollouts.py",
+)
 # An ASGI application that answers as a model server of this project does.
 SERVED = """
 import json
@@ -39,6 +49,11 @@ def create():
     return app
 """
 CONFIG = {"applications": [{"name": "a", "import_path": "served:app", "args": {"asgi_app": "served:create"}}]}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {path: place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @contextmanager
