@@ -28,7 +28,9 @@ function follow(part) {
 
 async function refresh(part) {
   const known = tags.get(part);
-  const answer = await fetch(part.dataset.live, { headers: known ? { "If-None-Match": known } : {} });
+  // At the root, what does not ask for a page is S3's.
+  const headers = { Accept: "text/html", ...(known && { "If-None-Match": known }) };
+  const answer = await fetch(part.dataset.live, { headers });
   if (answer.status === 304 || answer.status === 503) return false;
   if (!answer.ok) throw new Error(SENTENCES[answer.status] || answer.statusText);
   const text = await answer.text();
