@@ -76,6 +76,11 @@ NOT_RUN = {
         "takes a folder; tests/training/test_several_instances.py"
     ),
     # Minutes that others spend already.
+    '.venv/bin/python -m flows.train_on_ec2 "$MANIFEST" --hyperparameters.epochs 3': JOURNEY,
+    (
+        '.venv/bin/python -m flows.train_on_ec2 "$MANIFEST" --hyperparameters.epochs 3 --compute.spot '
+        "--compute.fallbacks m5.2xlarge c5.2xlarge"
+    ): "tests/flows/test_ec2.py",
     (
         'FOUND=$(.venv/bin/python -m flows.tune_hyperparameters "$MANIFEST" --tuning.trials 2 --tuning.epochs 1)'
     ): JOURNEY,

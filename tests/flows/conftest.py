@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,3 +74,22 @@ def start_flow(
 def prefect_api(prefect_server: dict[str, str]) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=prefect_server["PREFECT_API_URL"]) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def assert_told(prefect_api: httpx.Client) -> Callable[[str, set[str]], None]:
+    """Wait until an event was told of each of these; the server stores what is told a moment later."""
+
+    def until_told(event: str, names: set[str]) -> None:
+        query = {"filter": {"event": {"name": [f"sagemaker-flows.{event}"]}}, "limit": 50}
+        found: set[str] = set()
+        for _ in range(100):
+            answer = prefect_api.post("/events/filter", json=query)
+            if answer.is_success:  # it is refused while the server's database is busy
+                found |= {one["resource"]["prefect.resource.name"] for one in answer.json()["events"]}
+            if names <= found:
+                return
+            time.sleep(0.3)
+        pytest.fail(f"{event} was told of {sorted(found)}, and not of {sorted(names - found)}")
+
+    return until_told

@@ -1,6 +1,6 @@
 """`check_endpoint_health` as its user runs it: an endpoint is held against what it was at its deployment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -41,7 +41,9 @@ def test_as_good_as_it_was_is_healthy(run_flow: Any, arn: str, prefect_api: http
     assert "endpoint-health" in {artifact["key"] for artifact in found}
 
 
-def test_worse_and_slower_than_it_was_is_told(run_flow: Any, arn: str) -> None:
+def test_worse_and_slower_than_it_was_is_told(
+    run_flow: Any, arn: str, assert_told: Callable[[str, set[str]], None]
+) -> None:
     remember(arn, "accuracy", "0.968750")
     remember(arn, "latency-ms", "0.001")
     result = run_flow("check_endpoint_health", NAME)
@@ -49,6 +51,7 @@ def test_worse_and_slower_than_it_was_is_told(run_flow: Any, arn: str) -> None:
     words = result.stderr.strip().splitlines()[-1]
     assert words.startswith(f"The endpoint {NAME} has drifted: 9.4% of 32 pictures right, 96.9% at its deployment; ")
     assert "ms in the median, 0 ms at its deployment" in words
+    assert_told("endpoint.drifted", {NAME})
 
 
 def test_deployed_again_as_it_is_it_is_held_against_what_it_was_at_first(run_flow: Any, arn: str) -> None:

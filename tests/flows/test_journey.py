@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def test_every_step_left_an_artifact(journey: tuple[str, Path], prefect_api: htt
     assert keys >= steps | trainings | {"upload-progress", "tuning-progress", "training-progress", "ec2-progress"}
     progress = [artifact["data"] for artifact in found if artifact["key"] == "training-progress"]
     assert set(progress) == {100.0}
+
+
+def test_others_are_told_of_what_is_new(facts: dict[str, Any], assert_told: Callable[[str, set[str]], None]) -> None:
+    assert_told("dataset.uploaded", {facts["upload"]["dataset"]["name"]})
+    assert_told("model.trained", {one["job"]["name"] for one in facts["comparison"]["trainings"]})
+    assert_told("endpoint.deployed", {one["endpoint"]["name"] for one in facts["comparison"]["deployments"]})
 
 
 def test_nothing_is_left_in_service(facts: dict[str, Any]) -> None:

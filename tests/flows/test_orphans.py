@@ -271,6 +271,11 @@ def test_it_leaves_an_artifact(reaped: dict[str, Any], prefect_api: httpx.Client
     assert any("flows-reap-abandoned" in text and "saved" in text for text in orphans)
 
 
+@pytest.mark.usefixtures("reaped")
+def test_others_are_told_of_it(assert_told: Callable[[str, set[str]], None]) -> None:
+    assert_told("orphan.reaped", {"flows-reap-late", "flows-reap-late:1"})
+
+
 # --- its rights -----------------------------------------------------------------------------------------------------
 
 

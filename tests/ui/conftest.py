@@ -30,8 +30,8 @@ def chromium() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.fail(NO_BROWSER, pytrace=False)
-    # Without a graphics card, the graph of a run keeps a processor busy with drawing.
-    arguments = ["--disable-3d-apis"]
+    # Without a graphics card, the graph of a run keeps a processor busy with drawing; containers have little /dev/shm.
+    arguments = ["--disable-3d-apis", "--disable-dev-shm-usage"]
     if os.geteuid() == 0:  # Chromium refuses to be root's in its sandbox
         arguments.append("--no-sandbox")
     expect.set_options(timeout=PATIENCE_MS)
