@@ -70,6 +70,17 @@ def api(prefect_server: dict[str, str]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_trains_on(local_aws: Any) -> Iterator[None]:
+    """Stop what killed runs have left: it would keep a processor busy, and other files have the same AWS."""
+    yield
+    sagemaker = boto3.client("sagemaker")
+    listed = sagemaker.list_training_jobs(NameContains="flows-", StatusEquals="InProgress")
+    for job in listed["TrainingJobSummaries"]:
+        with suppress(sagemaker.exceptions.ClientError):  # it has just ended
+            sagemaker.stop_training_job(TrainingJobName=job["TrainingJobName"])
+
+
 @pytest.fixture(scope="module")
 def manifest(run_flow: Any) -> str:
     uri: str = run_flow("upload_dataset").stdout.strip().splitlines()[-1]

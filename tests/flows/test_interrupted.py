@@ -32,12 +32,14 @@ def until(look: Callable[[], list[Any]]) -> list[Any]:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_training_job_is_stopped(sent: signal.Signals, code: int, start_flow: StartFlow, manifest: str) -> None:
     sagemaker = boto3.client("sagemaker")
-    flow = start_flow("train_single_instance", manifest, *LONG, "--hyperparameters.seed", str(1000 + sent))
+    before: list[str] = []
 
     def running() -> list[dict[str, Any]]:
-        jobs = sagemaker.list_training_jobs(StatusEquals="InProgress", NameContains="flows-")
-        return list(jobs["TrainingJobSummaries"])
+        jobs = sagemaker.list_training_jobs(StatusEquals="InProgress", NameContains="flows-")["TrainingJobSummaries"]
+        return [job for job in jobs if job["TrainingJobName"] not in before]
 
+    before += [job["TrainingJobName"] for job in running()]  # what other tests have left
+    flow = start_flow("train_single_instance", manifest, *LONG, "--hyperparameters.seed", str(1000 + sent))
     (job,) = until(running)
     flow.send_signal(sent)
     said = flow.communicate(timeout=60)[1]

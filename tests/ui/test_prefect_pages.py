@@ -84,13 +84,16 @@ def test_a_run_cancelled_in_the_ui_stops_its_training_job(
 ) -> None:
     sagemaker = boto3.client("sagemaker")
 
+    before: list[str] = []
+
     def running() -> list[str]:
         jobs = sagemaker.list_training_jobs(StatusEquals="InProgress", NameContains="flows-")["TrainingJobSummaries"]
-        return [job["TrainingJobName"] for job in jobs]
+        return [job["TrainingJobName"] for job in jobs if job["TrainingJobName"] not in before]
 
     def status(job: str) -> str:
         return str(sagemaker.describe_training_job(TrainingJobName=job)["TrainingJobStatus"])
 
+    before += running()  # what other tests have left
     form = open_form("train-single-instance")
     form.write(manifest, "manifest")
     form.write(1000, "hyperparameters", "epochs")
