@@ -82,7 +82,9 @@ def python(environment: dict[str, str], folder: Path, *arguments: str) -> "subpr
 
 
 def last_run(api: httpx.Client, name: str) -> dict[str, Any]:
-    asked = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
+    # Not those to come: where the flow is deployed with a schedule, they are known, and later.
+    begun = {"start_time": {"is_null_": False}}
+    asked = {"flows": {"name": {"any_": [name]}}, "flow_runs": begun, "sort": "START_TIME_DESC", "limit": 1}
     found: list[dict[str, Any]] = api.post("/flow_runs/filter", json=asked).raise_for_status().json()
     return found[0]
 

@@ -1,7 +1,7 @@
 """Buckets and objects, as the console shows them. No object is ever served as something that a browser would run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,14 @@ _BINARY = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
 def buckets(client: Clients, _query: Query) -> Page:
     """Return the buckets."""
-    return Page("buckets.html", {"buckets": client("s3").list_buckets()["Buckets"]})
+    return Page("buckets.html", {"buckets": all_buckets(client)})
+
+
+def all_buckets(client: Clients) -> Sequence[Mapping[str, Any]]:
+    """Return every bucket, the newest first."""
+    found = client("s3").list_buckets()["Buckets"]
+    # Dates are in whole seconds; those of one second are listed as they were made.
+    return sorted(found, key=lambda one: one["CreationDate"])[::-1]
 
 
 def bucket(client: Clients, query: Query, name: str) -> Page:

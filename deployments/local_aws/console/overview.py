@@ -7,6 +7,7 @@ from datetime import datetime
 from deployments.local_aws.console.billing import billing
 from deployments.local_aws.console.functions import all_functions
 from deployments.local_aws.console.instances import all_instances
+from deployments.local_aws.console.objects import all_buckets
 from deployments.local_aws.console.pages import Clients, Page, Query
 
 _LATEST = 4
@@ -74,8 +75,7 @@ def _functions(client: Clients) -> Kind:
 
 
 def _buckets(client: Clients) -> Kind:
-    found = client("s3").list_buckets()["Buckets"]
-    items = [Item(one["Name"], "bucket", when=one["CreationDate"]) for one in found]
+    items = [Item(one["Name"], "bucket", when=one["CreationDate"]) for one in all_buckets(client)]
     return _kind("Buckets", "buckets", items)
 
 

@@ -321,6 +321,19 @@ def test_a_part_is_sent_again_only_when_it_has_changed(browser: Browser, bucket:
     assert browser.client.get("/_console/buckets?part=live", headers=known).status_code == 200
 
 
+def test_what_was_made_last_is_the_first_one_sees(browser: Browser) -> None:
+    s3, names = browser.aws.account.client("s3"), [f"console-tests-made-{place}" for place in range(6)]
+    for name in names:
+        s3.create_bucket(Bucket=name)
+    for page in ("/", "/_console/buckets"):
+        text = browser.get(page)
+        places = [text.find(name) for name in reversed(names) if name in text]
+        assert places[:4] == sorted(places[:4])
+        assert names[-1] in text
+    for name in names:
+        s3.delete_bucket(Bucket=name)
+
+
 def test_a_later_page_of_a_list_stays_that_page(browser: Browser) -> None:
     for path in ("training-jobs", "tuning-jobs", "endpoints"):
         source = browser.get(f"/_console/{path}", page="0").split('data-live="')[1].split('"')[0]
