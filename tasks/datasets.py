@@ -8,7 +8,6 @@ from contextlib import suppress
 from itertools import chain, islice, zip_longest
 
 from botocore.exceptions import ClientError
-from prefect import task
 from pydantic import ValidationError
 
 from tasks.aws.clients import client
@@ -19,7 +18,7 @@ from tasks.data.manifests import Manifest
 from tasks.data.pictures import InspectedDataset
 from tasks.data.prefixes import parse_uri
 from tasks.data.sources import cache_folder, stage
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 
 _THREADS = 32
 
@@ -29,13 +28,7 @@ def lies_in_s3(spec: DatasetSpec) -> bool:
     return spec.source.startswith("s3://")
 
 
-@task(
-    task_run_name="inspect {spec.source}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("inspect {spec.source}")
 def inspect_dataset(spec: DatasetSpec) -> InspectedDataset:
     """Bring a dataset onto this machine and look at every picture of it; nothing is uploaded.
 
@@ -47,13 +40,7 @@ def inspect_dataset(spec: DatasetSpec) -> InspectedDataset:
     return inspect(stage(spec, cache_folder()), spec)
 
 
-@task(
-    task_run_name="load {manifest_s3_uri}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("load {manifest_s3_uri}")
 def load_dataset(manifest_s3_uri: str) -> Dataset:
     """Return the dataset that a manifest in S3 describes (its dataset.json).
 
@@ -63,25 +50,13 @@ def load_dataset(manifest_s3_uri: str) -> Dataset:
     return _read_manifest(manifest_s3_uri).dataset
 
 
-@task(
-    task_run_name="list the pictures of {dataset.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("list the pictures of {dataset.name}")
 def load_manifest(dataset: Dataset) -> tuple[ImageFile, ...]:
     """Return every file of a dataset in S3."""
     return _read_manifest(dataset.manifest_s3_uri).files
 
 
-@task(
-    task_run_name="fetch {count} {split} pictures of {dataset.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("fetch {count} {split} pictures of {dataset.name}")
 def fetch_images(dataset: Dataset, split: Split, count: int, seed: int = 42) -> tuple[LabelledImage, ...]:
     """Return some pictures of a split, spread over the classes; the same seed chooses the same ones.
 
@@ -93,13 +68,7 @@ def fetch_images(dataset: Dataset, split: Split, count: int, seed: int = 42) -> 
         return tuple(pool.map(lambda file: _read_image(dataset, file), chosen))
 
 
-@task(
-    task_run_name="fetch the predicted pictures of {dataset.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("fetch the predicted pictures of {dataset.name}")
 def fetch_predicted(dataset: Dataset, predictions: tuple[Prediction, ...]) -> tuple[PredictedImage, ...]:
     """Return the test pictures that a few predictions are of, in their order."""
     tests = [file for file in _read_manifest(dataset.manifest_s3_uri).files if file.split == "test"]

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
-from prefect import task
 
 from tasks.aws.clients import client
 from tasks.aws.endpoints import EndpointSubmission, delete_config, delete_whole, is_ours, put_endpoint
@@ -30,20 +29,14 @@ from tasks.aws.requests import VARIANT, check_instance_type, endpoint_config_req
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import EndpointAnswer, EndpointResult, EndpointSpec, LabelledImage, SampleAnswer, TeardownResult
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import Progress, current_owner, run_logger
 
 _DEADLINE_SECONDS = 1800.0
 _CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 
 
-@task(
-    task_run_name="find the image for {instance_type}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("find the image for {instance_type}")
 def find_serving_image(settings: Settings, instance_type: str) -> str:
     """Return the URI of the serving image for a machine.
 
@@ -55,13 +48,7 @@ def find_serving_image(settings: Settings, instance_type: str) -> str:
     return serving_image_uri(settings.region, instance_type)
 
 
-@task(
-    task_run_name="await rest of {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("await rest of {name}")
 def await_rest(name: str) -> None:
     """Wait until nobody is changing an endpoint; safe to retry: it only looks.
 
@@ -72,13 +59,7 @@ def await_rest(name: str) -> None:
     settle(ENDPOINTS, name, lambda _description: cancellation.check())
 
 
-@task(
-    task_run_name="start an endpoint on {spec.compute.machines}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("start an endpoint on {spec.compute.machines}")
 def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta | None) -> EndpointSubmission:
     """Create the model, the configuration and the endpoint; or begin to update the endpoint of that name.
 
@@ -99,13 +80,7 @@ def start_endpoint(spec: EndpointSpec, settings: Settings, lifetime: timedelta |
     return submission
 
 
-@task(
-    task_run_name="await {submission.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("await {submission.name}")
 def await_endpoint(submission: EndpointSubmission, spec: EndpointSpec, settings: Settings) -> EndpointResult:
     """Wait until the endpoint is in service with what it is to serve; what it served before is deleted then.
 
@@ -151,13 +126,7 @@ def undone_on_failure(submission: EndpointSubmission) -> Iterator[None]:
         raise
 
 
-@task(
-    task_run_name="ask {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("ask {name}")
 def ask_endpoint(name: str, images: tuple[LabelledImage, ...]) -> tuple[SampleAnswer, ...]:
     """Send pictures to an endpoint, one after the other, and return its answers beside the truth.
 
@@ -167,13 +136,7 @@ def ask_endpoint(name: str, images: tuple[LabelledImage, ...]) -> tuple[SampleAn
     return tuple(SampleAnswer(image=image, answer=invoke(name, image)) for image in images)
 
 
-@task(
-    task_run_name="delete {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("delete {name}")
 def delete_endpoint(name: str) -> TeardownResult:
     """Delete an endpoint, its configuration and its models; safe to repeat.
 
@@ -186,7 +149,7 @@ def delete_endpoint(name: str) -> TeardownResult:
     return TeardownResult(deleted=deleted, kept=())
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
+@retried("list the endpoints")
 def list_endpoints() -> tuple[str, ...]:
     """Return the names of this project's endpoints; what lacks its tag is not named."""
     pages = client("sagemaker").get_paginator("list_endpoints").paginate(NameContains="flows-")

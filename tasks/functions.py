@@ -4,15 +4,13 @@ import base64
 from datetime import timedelta
 from pathlib import Path
 
-from prefect import task
-
 from tasks.aws import functions
 from tasks.aws.errors import FlowsError, InvocationError
 from tasks.aws.function_requests import pack_function
 from tasks.aws.jobs import Patience
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.contracts import FrontResult, FrontSpec, LabelledImage, SampleAnswer
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import current_owner, run_logger
 
 _DEADLINE_SECONDS = 600.0
@@ -27,13 +25,7 @@ _GREY = LabelledImage(
 )
 
 
-@task(
-    task_run_name="deploy {spec.config.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("deploy {spec.config.name}")
 def deploy_function(
     spec: FrontSpec, settings: Settings, pictures: tuple[LabelledImage, ...], lifetime: timedelta | None = None
 ) -> FrontResult:
@@ -71,13 +63,7 @@ def deploy_function(
     )
 
 
-@task(
-    task_run_name="delete {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("delete {name}")
 def delete_function(name: str) -> bool:
     """Delete a function of this project with all that is kept warm for it, and tell whether it was there.
 

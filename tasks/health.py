@@ -2,15 +2,13 @@
 
 import statistics
 
-from prefect import task
-
 from tasks.aws.clients import client
 from tasks.aws.endpoints import is_ours
 from tasks.aws.errors import DriftError, FlowsError
 from tasks.aws.identity import PROJECT
 from tasks.aws.jobs import ENDPOINTS, describe, tags_at
 from tasks.contracts import Baseline, EndpointResult, Health, HealthLimits, SampleAnswer
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 
 _ACCURACY, _LATENCY = f"{PROJECT}:accuracy", f"{PROJECT}:latency-ms"
 _PICTURES, _MANIFEST = f"{PROJECT}:pictures", f"{PROJECT}:manifest"
@@ -26,13 +24,7 @@ def health_of(answers: tuple[SampleAnswer, ...]) -> Health:
     )
 
 
-@task(
-    task_run_name="keep the baseline of {endpoint.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("keep the baseline of {endpoint.name}")
 def keep_baseline(endpoint: EndpointResult, answers: tuple[SampleAnswer, ...], manifest: str) -> None:
     """Remember, with the endpoint, what it was like when it was deployed; safe to retry."""
     health = health_of(answers)
@@ -46,13 +38,7 @@ def keep_baseline(endpoint: EndpointResult, answers: tuple[SampleAnswer, ...], m
     client("sagemaker").add_tags(ResourceArn=endpoint.arn, Tags=listed)
 
 
-@task(
-    task_run_name="load the baseline of {endpoint}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("load the baseline of {endpoint}")
 def load_baseline(endpoint: str) -> Baseline:
     """Return what an endpoint was like when it was deployed, and on which pictures.
 

@@ -19,7 +19,7 @@ from tasks.aws.prices import cost_usd
 from tasks.aws.settings import Settings, instance_venv, poll_seconds
 from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import Ec2TrainingSpec, TrainingResult
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import RETRY_DELAYS_SECONDS, is_transient, retried
 from tasks.runs import ABANDONED, EpochProgress, Progress, current_owner, run_logger
 from tasks.signals import signal_waits
 
@@ -35,13 +35,7 @@ def _may_launch_again(asked: "Task[..., Any]", task_run: TaskRun, state: State[A
     return not signal_waits() and is_transient(asked, task_run, state)
 
 
-@task(
-    task_run_name="find the image {parameter}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("find the image {parameter}")
 def find_machine_image(parameter: str) -> tuple[str, str]:
     """Return the machine image that a public SSM parameter names, and the name of its root device.
 
@@ -53,13 +47,7 @@ def find_machine_image(parameter: str) -> tuple[str, str]:
     return image_id, root_device
 
 
-@task(
-    task_run_name="look for a training on {spec.compute.instance_type}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("look for a training on {spec.compute.instance_type}")
 def find_finished_training(spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult | None:
     """Return the result of this very training if an instance has left it in S3 before."""
     name = instance_name(spec, current_owner(timedelta()))
@@ -91,13 +79,7 @@ def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     return launch
 
 
-@task(
-    task_run_name="start {launch.name} on {launch.instance_id}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("start {launch.name} on {launch.instance_id}")
 def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> str:
     """Wait for the instance's agent, send it the training script, and return the command's id.
 
@@ -120,13 +102,7 @@ def start_command(launch: Launch, spec: Ec2TrainingSpec, settings: Settings) -> 
     return instances.send_once(launch, request, Patience(poll_seconds(), _SENT_BY_ANOTHER_SECONDS))
 
 
-@task(
-    task_run_name="await {launch.name} on {launch.instance_id}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("await {launch.name} on {launch.instance_id}")
 def await_command(launch: Launch, command_id: str, spec: Ec2TrainingSpec, settings: Settings) -> TrainingResult:
     """Wait for the script, hand its lines over as they are written, and return what came of it.
 

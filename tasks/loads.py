@@ -13,7 +13,6 @@ from itertools import cycle, islice
 from threading import Event
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prefect import task
 
 from tasks.aws.clients import client
 from tasks.aws.errors import FlowsError, InvocationError, is_code, sentence_for
@@ -22,7 +21,7 @@ from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, describe
 from tasks.contracts import LabelledImage, LoadLevel, Traffic
 from tasks.endpoints import invoke
 from tasks.recommendations import MeasuredEndpoint, MeasuredFunction, held_level, why_no_further
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import Progress, run_logger
 
 _OK = 200
@@ -52,13 +51,7 @@ class _Serving:
     instances: tuple[int | None, ...]  # of its variants
 
 
-@task(
-    task_run_name="measure {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("measure {name}")
 def measure_endpoint(name: str, pictures: tuple[LabelledImage, ...], traffic: Traffic) -> MeasuredEndpoint:
     """Ask an endpoint by 1, 2, 4, 8, … callers at once, until it holds no more.
 
@@ -82,13 +75,7 @@ def measure_endpoint(name: str, pictures: tuple[LabelledImage, ...], traffic: Tr
     return MeasuredEndpoint(name=name, instance_type=instance_type, instances=instances, levels=levels)
 
 
-@task(
-    task_run_name="find the memory of {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("find the memory of {name}")
 def find_function_memory(name: str, endpoint: str) -> int:
     """Return the memory of the function in front of an endpoint, MB.
 
@@ -109,13 +96,7 @@ def find_function_memory(name: str, endpoint: str) -> int:
     return int(found["MemorySize"])
 
 
-@task(
-    task_run_name="measure {name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("measure {name}")
 def measure_function(
     name: str, memory_mb: int, pictures: tuple[LabelledImage, ...], callers: int, seconds: float
 ) -> MeasuredFunction:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
@@ -14,7 +13,7 @@ from tasks.aws.clients import acting_as
 from tasks.aws.errors import FlowsError, is_transient_error, sentence_for
 from tasks.aws.settings import Settings
 from tasks.contracts import Billing, Orphan
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import run_logger
 
 # Of what would never end by itself, this much is counted as saved.
@@ -25,7 +24,7 @@ WAITED_FOR = ("training job", "tuning job", "instance")
 _RUNS_A_PAGE = 200
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
+@retried("find the orphans")
 def find_orphans(settings: Settings) -> tuple[Orphan, ...]:
     """Return what of this project bills and is past due, or was asked for by flow runs that are over."""
     with acting_as(settings.reaper_role_arn):
@@ -37,13 +36,7 @@ def find_orphans(settings: Settings) -> tuple[Orphan, ...]:
     return tuple(Orphan(billing=one, reason=why, saved_usd=saved_usd(one, now)) for one, why in found if why)
 
 
-@task(
-    task_run_name="end {orphan.billing.kind} {orphan.billing.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("end {orphan.billing.kind} {orphan.billing.name}")
 def reap(orphan: Orphan, settings: Settings) -> Orphan:
     """End an orphan, and return it as ended, or with why it could not be; safe to retry."""
     billing = orphan.billing

@@ -1,23 +1,15 @@
 """Prices, refreshed: what AWS lists now, held against what is reckoned with, and kept where every flow finds it."""
 
-from prefect import task
-
 from tasks.aws import prices
 from tasks.aws.errors import FlowsError
 from tasks.aws.settings import Settings
 from tasks.contracts import PriceChange, PriceKind, PriceList, PriceRefresh
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 
 _SHOWN = 3
 
 
-@task(
-    task_run_name="fetch the prices of {region}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("fetch the prices of {region}")
 def fetch_prices(region: str) -> PriceList:
     """Return the prices that AWS lists now.
 
@@ -32,7 +24,7 @@ def fetch_prices(region: str) -> PriceList:
     return listed
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
+@retried("keep the prices")
 def keep_prices(listed: PriceList, settings: Settings) -> str:
     """Keep prices in the foundation's bucket, and return where; safe to retry: they replace those that are there."""
     return prices.keep_prices(settings.bucket, settings.region, listed)

@@ -8,18 +8,17 @@ import tarfile
 from pathlib import Path
 
 from botocore.exceptions import ClientError
-from prefect import task
 
 from tasks.aws.clients import client
 from tasks.aws.errors import is_code
 from tasks.aws.settings import Settings
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 
 _REQUIREMENTS = "requirements.txt"
 _DIGEST_SHOWN = 16
 
 
-@task(retries=3, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=is_transient, persist_result=False)
+@retried("upload the training program")
 def upload_training_program(settings: Settings) -> str:
     """Pack the training program, send it unless it is there, and return its S3 URI.
 

@@ -48,7 +48,7 @@ _WORST_CONFUSIONS = 5
 _WRONG_SHOWN = 8
 
 
-@task(persist_result=False)
+@task(task_run_name="report the dataset", persist_result=False)
 def report_dataset(upload: UploadResult, samples: tuple[LabelledImage, ...], region: str) -> Section:
     """Show the dataset: counts, warnings, some of its pictures, the balance of its classes."""
     dataset, console = upload.dataset, _console(region)
@@ -72,7 +72,7 @@ def report_dataset(upload: UploadResult, samples: tuple[LabelledImage, ...], reg
     return _publish("dataset", "Dataset", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the tuning", persist_result=False)
 def report_tuning(tuning: TuningResult) -> Section:
     """Show a tuning: every trial, the objective against what was searched, the best so far over time."""
     metric, best, console = tuning.objective, tuning.best, _console(region_of(tuning.arn))
@@ -99,7 +99,7 @@ def report_tuning(tuning: TuningResult) -> Section:
     return _publish("tuning", "Tuning", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the training", persist_result=False)
 def report_training(model: TrainedModel, pictures: tuple[PredictedImage, ...]) -> Section:
     """Show a training: accuracy, curves, confusion matrix with pictures, where its time went."""
     result, report = model.job, model.report
@@ -122,7 +122,7 @@ def report_training(model: TrainedModel, pictures: tuple[PredictedImage, ...]) -
     return _publish(f"training-{_slug(model.way)}", f"Training: {model.way}", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the endpoint", persist_result=False)
 def report_endpoint(deployment: Deployment) -> Section:
     """Show an endpoint: what it is, how good and quick it is, and what it says of some test pictures."""
     endpoint, console = deployment.endpoint, _console(region_of(deployment.endpoint.arn))
@@ -140,7 +140,7 @@ def report_endpoint(deployment: Deployment) -> Section:
     return _publish("endpoint", f"Endpoint {endpoint.name}", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the health", persist_result=False)
 def report_health(check: HealthCheck, answers: tuple[SampleAnswer, ...], region: str) -> Section:
     """Show an endpoint as it is now beside what it was, and what it got wrong."""
     now, then = check.now, check.then
@@ -154,7 +154,7 @@ def report_health(check: HealthCheck, answers: tuple[SampleAnswer, ...], region:
     return _publish("endpoint-health", f"Health of {check.endpoint}", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the function in front", persist_result=False)
 def report_front(front: FrontResult) -> Section:
     """Show a function in front: where it is, and what it says of some test pictures."""
     before = f", before {front.previous_version}" if front.previous_version else ""
@@ -169,7 +169,7 @@ def report_front(front: FrontResult) -> Section:
     return _publish("front", "Front", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the scaling", persist_result=False)
 def report_scaling(result: ScalingResult, region: str) -> Section:
     """Show how an endpoint is scaled, and when instances were added or removed."""
     scaling = result.scaling
@@ -192,7 +192,7 @@ def report_scaling(result: ScalingResult, region: str) -> Section:
     return _publish("scaling", "Scaling", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the recommendation", persist_result=False)
 def report_recommendation(recommendation: ScalingRecommendation, p99_ms: float, region: str) -> Section:
     """Show a recommendation: what was measured, and what follows from it."""
     held = held_level(recommendation.levels, p99_ms)
@@ -216,7 +216,7 @@ def report_recommendation(recommendation: ScalingRecommendation, p99_ms: float, 
     return _publish("scaling-recommendation", f"Scaling of {recommendation.endpoint}", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the comparison", persist_result=False)
 def report_comparison(rows: tuple[ComparedTraining, ...]) -> Section:
     """Show the ways of training side by side: where the time went, what it cost, how good the model is."""
     measures = {
@@ -240,7 +240,7 @@ def report_comparison(rows: tuple[ComparedTraining, ...]) -> Section:
     return _publish("comparison", "Comparison", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the orphans", persist_result=False)
 def report_orphans(result: ReapResult, region: str) -> Section:
     """Show what billed though nobody waited for it, and what became of it."""
     console = _console(region)
@@ -262,7 +262,7 @@ def report_orphans(result: ReapResult, region: str) -> Section:
     return _publish("orphans", "Orphans", [f"**{usd(result.saved_usd)} saved.** {counted}", table(header, rows)])
 
 
-@task(persist_result=False)
+@task(task_run_name="report the prices", persist_result=False)
 def report_prices(refresh: PriceRefresh) -> Section:
     """Show which prices are others now, and how many there are."""
     rows = [
@@ -282,7 +282,7 @@ def report_prices(refresh: PriceRefresh) -> Section:
     return _publish("prices", "Prices", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the approval", persist_result=False)
 def report_approval(approval: Approval) -> Section:
     """Show why a model had to be decided about, who has, and how."""
     outcome = "goes into service" if approval.granted else "is not put into service"
@@ -294,7 +294,7 @@ def report_approval(approval: Approval) -> Section:
     return _publish("approval", "Approval", parts)
 
 
-@task(persist_result=False)
+@task(task_run_name="report the costs", persist_result=False)
 def report_costs(costs: tuple[CostLine, ...], region: str) -> Section:
     """Show what the run costs on AWS, estimated before and billed after."""
     rows = [
@@ -317,7 +317,7 @@ def report_costs(costs: tuple[CostLine, ...], region: str) -> Section:
     return _publish("costs", "Costs", [table(header, rows), total])
 
 
-@task(persist_result=False)
+@task(task_run_name="write the report", persist_result=False)
 def write_report(run: RunReport, sections: tuple[Section, ...]) -> str:
     """Write report.json and report.html of a whole run, publish it as an artifact, and return the page's path.
 

@@ -4,14 +4,18 @@ No task's result is kept (`persist_result=False`), also where flows' are: a flow
 what became of its jobs. A kept result would say that one was started which has ended since.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import Task
+from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.aws.errors import is_transient_error
 
 RETRY_DELAYS_SECONDS: list[float] = [2, 10, 30]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def is_transient(_task: "Task[..., Any]", _task_run: TaskRun, state: State[Any]) -> bool:
@@ -21,3 +25,18 @@ def is_transient(_task: "Task[..., Any]", _task_run: TaskRun, state: State[Any])
     """
     outcome = state.result(raise_on_failure=False)
     return is_transient_error(outcome) if isinstance(outcome, BaseException) else False
+
+
+def retried(task_run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a task that asks AWS, and asks again after a transient error.
+
+    Args:
+        task_run_name: What a run of it says it does, with the function's parameters in braces.
+    """
+    return task(
+        task_run_name=task_run_name,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
+        retry_condition_fn=is_transient,
+        persist_result=False,
+    )

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import task
-
 from tasks.aws import scaling as targets
 from tasks.aws.endpoints import is_ours, is_serverless
 from tasks.aws.errors import FlowsError
@@ -13,17 +11,11 @@ from tasks.aws.jobs import ENDPOINT_CONFIGS, ENDPOINTS, Description, describe
 from tasks.aws.prices import hourly_usd
 from tasks.aws.settings import Settings
 from tasks.contracts import EndpointSpec, Scaling, ScalingResult
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import current_owner, run_logger
 
 
-@task(
-    task_run_name="scale {endpoint}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("scale {endpoint}")
 def put_under_scaling(endpoint: str, scaling: Scaling, settings: Settings) -> ScalingResult:
     """Scale an endpoint as told, and return what it has now; safe to retry.
 

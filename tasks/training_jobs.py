@@ -7,8 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from prefect import task
-
 from tasks.aws.clients import client
 from tasks.aws.errors import CapacityError, FlowsError, JobFailedError
 from tasks.aws.images import training_image_uri
@@ -19,7 +17,7 @@ from tasks.aws.requests import check_instance_type, training_job_request
 from tasks.aws.settings import Settings, poll_seconds
 from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import TrainingReport, TrainingResult, TrainingSpec
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import EpochProgress, current_owner, run_logger
 
 # A job may wait for its machines longer than it may run; after that, somebody should look.
@@ -28,13 +26,7 @@ _LIFETIME = timedelta(days=2)
 _NO_CAPACITY = "CapacityError"  # how SageMaker begins the reason of a job that found no machine
 
 
-@task(
-    task_run_name="find the image for {instance_type}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("find the image for {instance_type}")
 def find_training_image(settings: Settings, instance_type: str) -> str:
     """Return the URI of the image for a machine.
 
@@ -46,25 +38,13 @@ def find_training_image(settings: Settings, instance_type: str) -> str:
     return training_image_uri(settings.region, instance_type)
 
 
-@task(
-    task_run_name="look for a training on {spec.compute.machines}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("look for a training on {spec.compute.machines}")
 def find_training_job(spec: TrainingSpec, settings: Settings) -> Submission | None:
     """Return the job with this content that runs or has completed, if there is one; safe to retry: it only looks."""
     return find(TRAINING_JOBS, training_job_request(spec, settings, current_owner(_LIFETIME)))
 
 
-@task(
-    task_run_name="start a training on {spec.compute.machines}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("start a training on {spec.compute.machines}")
 def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
     """Start the job, and return its name.
 
@@ -79,13 +59,7 @@ def start_training_job(spec: TrainingSpec, settings: Settings) -> Submission:
     return submission
 
 
-@task(
-    task_run_name="await {submission.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("await {submission.name}")
 def await_training_job(submission: Submission, spec: TrainingSpec, settings: Settings) -> TrainingResult:
     """Wait for the job, hand its log lines over as they are written, and return what came of it.
 
@@ -112,13 +86,7 @@ def await_training_job(submission: Submission, spec: TrainingSpec, settings: Set
     return _result(submission, description, settings)
 
 
-@task(
-    task_run_name="fetch the report of {result.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("fetch the report of {result.name}")
 def fetch_training_report(result: TrainingResult) -> TrainingReport:
     """Read report.json out of what the job wrote beside its model.
 

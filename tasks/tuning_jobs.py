@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from prefect import task
-
 from tasks.aws.errors import JobFailedError
 from tasks.aws.jobs import TUNING_JOBS, Description, Patience, Submission, await_end, describe, submit_once
 from tasks.aws.requests import tuning_job_request
@@ -21,20 +19,14 @@ from tasks.aws.trials import (
 from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import Trial, TuningResult, TuningSpec
 from tasks.markdown import short_number
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import Progress, current_owner, run_logger
 
 _QUEUE_SECONDS = 3600
 _LIFETIME = timedelta(days=7)
 
 
-@task(
-    task_run_name="start a search of {spec.config.trials} trials",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("start a search of {spec.config.trials} trials")
 def start_tuning_job(spec: TuningSpec, settings: Settings) -> Submission:
     """Start the tuning job, and return its name.
 
@@ -49,13 +41,7 @@ def start_tuning_job(spec: TuningSpec, settings: Settings) -> Submission:
     return submission
 
 
-@task(
-    task_run_name="await {submission.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("await {submission.name}")
 def await_tuning_job(submission: Submission, spec: TuningSpec, settings: Settings) -> TuningResult:
     """Wait for the tuning job, tell of every trial that ends, and return what was found.
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from botocore.exceptions import ClientError
-from prefect import task
 
 from tasks.aws.clients import client
 from tasks.aws.errors import DatasetError, SettingsError, is_code
@@ -16,7 +15,7 @@ from tasks.data.manifests import Manifest, build_manifest, channel_manifests, fi
 from tasks.data.pictures import CheckedImage, InspectedDataset
 from tasks.data.prefixes import S3Object, S3Prefix, build_prefix_manifest, parse_uri
 from tasks.data.sentences import quantity
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient
+from tasks.retries import retried
 from tasks.runs import Progress, run_logger
 
 # 800 small files at 25 ms of latency: one after the other 34 a second, 32 at a time 371.
@@ -47,13 +46,7 @@ class _Target(Value):
         return _objects(Bucket=self.bucket, Prefix=prefix, ExpectedBucketOwner=self.account_id)
 
 
-@task(
-    task_run_name="check {bucket}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("check {bucket}")
 def check_bucket(bucket: str) -> None:
     """Make sure that a bucket is ours, before anything is downloaded or inspected for it.
 
@@ -63,13 +56,7 @@ def check_bucket(bucket: str) -> None:
     _target(bucket)
 
 
-@task(
-    task_run_name="upload {inspected.name}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("upload {inspected.name}")
 def upload_dataset(inspected: InspectedDataset, bucket: str) -> UploadResult:
     """Send the pictures that are not in the bucket yet, then the manifests.
 
@@ -98,13 +85,7 @@ def upload_dataset(inspected: InspectedDataset, bucket: str) -> UploadResult:
     )
 
 
-@task(
-    task_run_name="register {spec.source}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-)
+@retried("register {spec.source}")
 def register_prefix(spec: DatasetSpec, bucket: str) -> UploadResult:
     """Describe a dataset that lies in S3 already; no picture is sent, only the manifest, into our bucket.
 
