@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
@@ -39,6 +39,7 @@ class Heartbeats:
         self._thread = threading.Thread(target=self._watch, name="heartbeats", daemon=True)
         self._parent = os.getppid()
         self._suspicion = ("", math.inf)
+        self._trouble: Callable[[], str | None] = lambda: None
         self._waits = 0
         now = time.monotonic()
         self._beats, self._seen = 0, {rank: ("", now) for rank in range(cluster.size) if rank != cluster.rank}
@@ -67,6 +68,10 @@ class Heartbeats:
             raise
         finally:
             self._waits -= 1
+
+    def ask_for_trouble(self, trouble: Callable[[], str | None]) -> None:
+        """Ask each second, for a connection whose breaking raises nothing, what has happened to it."""
+        self._trouble = trouble
 
     def reason(self) -> str | None:
         """Return why another rank has failed, if one has left word."""
@@ -111,7 +116,12 @@ class Heartbeats:
             return "what started this rank is gone"
         self._beats += 1
         self.store.set(_key("beat", self._cluster.rank), str(self._beats))
+        self._suspect()
         return self.reason() or self._lost() or self._hanging() or self._broken()
+
+    def _suspect(self) -> None:
+        if not self._suspicion[0] and (trouble := self._trouble()):
+            self._suspicion = (trouble, time.monotonic())
 
     def _lost(self) -> str | None:
         now, (suspicion, _) = time.monotonic(), self._suspicion

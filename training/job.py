@@ -135,6 +135,8 @@ def _device(arguments: Arguments) -> torch.device:
         raise RankError(msg)
     device = torch.device("cuda", arguments.cluster.local_rank or 0)
     torch.cuda.set_device(device)
+    # Or the same seed would not give the same model, nor a resumed training go on as it would have.
+    torch.backends.cudnn.deterministic = True
     return device
 
 

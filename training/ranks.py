@@ -155,10 +155,23 @@ def _form_group(heartbeats: "Heartbeats", cluster: Cluster) -> None:
     # A connection of its own: one that waits for another rank must not hold up the heartbeats.
     store = distributed.distributed_c10d.PrefixStore("group", _connected(cluster))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # Of the ways in which a rank may end for another's sake, ours alone says why.
+    os.environ |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
     with heartbeats.waiting():
         distributed.init_process_group(
             backend, store=store, rank=cluster.rank, world_size=cluster.size, timeout=_DEADLOCK
         )
+    if torch.cuda.is_available():
+        heartbeats.ask_for_trouble(_trouble_of_nccl)
+
+
+def _trouble_of_nccl() -> str | None:
+    """Return what nccl came upon: its exchanges are only begun where they are called, so they raise nothing there."""
+    from torch import distributed  # noqa: PLC0415 - only several ranks need it
+
+    group = distributed.distributed_c10d._get_default_group()  # noqa: SLF001 - there is no other way
+    error = group._get_backend(torch.device("cuda")).get_error()  # noqa: SLF001 - the same
+    return None if error.name == "SUCCESS" else f"nccl says {error.name}"
 
 
 def _meet(cluster: Cluster, deadline: float) -> "TCPStore":

@@ -20,8 +20,8 @@ _STARTED = time.perf_counter()
 # spin they share, and one alone is as fast as before. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# torch warns of a broken connection with a page of C++; that a rank is lost is said in one sentence.
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+# torch and nccl tell of a broken connection with a page of C++; that a rank is lost is said in one sentence.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 if not __package__:
     # Run as a script: without its own folder on the path, whose modules would hide others of the same name.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # As train.py does for itself; read when torch is imported.
-os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
 
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -31,7 +31,7 @@ def note(module: nn.Module, inputs: Any) -> None:
     steps += 1
     if str(steps) == os.environ.get("SPY_SLEEPS"):
         time.sleep(600)
-    seen = [hashlib.sha256(picture.contiguous().numpy().tobytes()).hexdigest()[:16] for picture in inputs[0]]
+    seen = [hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16] for picture in inputs[0]]
     with log.with_suffix(f".{os.getpid()}").open("a") as file:
         file.write(json.dumps(seen) + "\n")
 

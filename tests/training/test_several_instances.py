@@ -33,6 +33,9 @@ LONG = ("--epochs", 500, "--patience", 500, "--image-size", 16, "--batch-size", 
 RESNET = ("--architecture", "resnet18", "--image-size", 32, "--batch-size", 13, "--epochs", 1, "--augmentation", 0)
 LOOPBACK = next(name for _, name in socket.if_nameindex() if name in {"lo", "lo0"})
 WITHIN_SECONDS = 60
+TWO_PROCESSES = pytest.param(
+    "two_processes", marks=pytest.mark.skipif(torch.cuda.device_count() == 1, reason="there is a GPU for one only")
+)
 
 
 def free_port() -> str:
@@ -95,6 +98,10 @@ class Training:
             "SM_OUTPUT_DATA_DIR": str(base / "output" / "data"),
             "SAGEMAKER_BASE_DIR": str(base),
             "OMP_NUM_THREADS": "1",
+            # On a machine with a GPU they share it, which nccl allows hosts only.
+            "NCCL_HOSTID": self.hosts[number],
+            # There, numbers of ten bits of mantissa would hide what the ranks may differ by.
+            "NVIDIA_TF32_OVERRIDE": "0",
             **self.where,
             **self.environ,
         }
@@ -196,7 +203,7 @@ def curve(training: Training) -> list[float]:
 # --- one model ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["two", "two_processes", "three_shards"])
+@pytest.mark.parametrize("name", ["two", TWO_PROCESSES, "three_shards"])
 def test_all_ranks_hold_bit_identical_weights_after_training(name: str, request: pytest.FixtureRequest) -> None:
     report = request.getfixturevalue(name).report()
     digests = report["ranks"]["weights_digests"]
@@ -205,7 +212,7 @@ def test_all_ranks_hold_bit_identical_weights_after_training(name: str, request:
     assert digests[0].startswith(report["model_version"])
 
 
-@pytest.mark.parametrize("name", ["two", "two_processes", "three_shards"])
+@pytest.mark.parametrize("name", ["two", TWO_PROCESSES, "three_shards"])
 def test_the_ranks_see_each_picture_exactly_once_an_epoch(
     name: str, alone: Training, request: pytest.FixtureRequest
 ) -> None:
@@ -223,7 +230,7 @@ def test_the_ranks_see_each_picture_exactly_once_an_epoch(
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not show threads there")
-@pytest.mark.parametrize("name", ["two", "two_processes"])
+@pytest.mark.parametrize("name", ["two", TWO_PROCESSES])
 def test_no_thread_of_the_group_outlives_it(name: str, request: pytest.FixtureRequest) -> None:
     """One that wants the interpreter while it ends aborts the process, now and then, after all the work is done."""
     left = [file.read_text().split() for file in request.getfixturevalue(name).folder.glob("*/threads.*")]
@@ -267,7 +274,7 @@ def test_the_global_batch_does_not_grow_with_the_ranks(alone: Training, two: Tra
     assert batches == [sorted(step) for step in alone.steps()[0]]
 
 
-@pytest.mark.parametrize("name", ["two", "two_processes"])
+@pytest.mark.parametrize("name", ["two", TWO_PROCESSES])
 def test_two_ranks_have_the_loss_curve_of_one(name: str, alone: Training, request: pytest.FixtureRequest) -> None:
     assert curve(request.getfixturevalue(name)) == pytest.approx(curve(alone), rel=2e-3)
 
@@ -443,7 +450,7 @@ def test_by_hand_a_machine_with_two_gpus_trains_in_two_processes(
 
 @pytest.mark.parametrize("signalled", ["a process", "their parent"])
 def test_the_processes_of_an_instance_end_together(signalled: str, many_colours: Path, start: Any) -> None:
-    training = start(many_colours, 1)
+    training = start(many_colours, 1, CUDA_VISIBLE_DEVICES="")
     training.where = {}
     training.start(*LONG, "--processes-per-instance", 2)
     training.await_line("epoch=1 ")

@@ -88,7 +88,7 @@ def test_the_report_is_what_the_flows_read(trained: dict[str, Any]) -> None:
 
 def test_device_and_counts_are_said_first(trained: dict[str, Any]) -> None:
     assert re.match(
-        r"Training on cpu .*: train 1078, valid 359, test 360 pictures of 10 classes\n", trained["stdout"]
+        r"Training on c(pu|uda) .*: train 1078, valid 359, test 360 pictures of 10 classes\n", trained["stdout"]
     ), trained["stdout"]
 
 
