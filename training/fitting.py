@@ -18,6 +18,7 @@ from training.datasets import Pictures
 from training.errors import DivergedError
 from training.evaluation import Normalisation, evaluate, means_of, no_sums, sums_of
 from training.hyperparameters import Hyperparameters
+from training.optimizers import build_optimizer
 from training.ranks import ALONE, Ranks
 from training.report import Epoch
 from training.schedules import learning_rate_at
@@ -68,7 +69,7 @@ def fit(network: Network, train: Pictures, valid: Pictures, recipe: Recipe, chec
     Raises:
         DivergedError: The first epoch ended with a loss that is not a number.
     """
-    state = State(network, _optimizer(network, recipe.chosen), no_sums(recipe.device))
+    state = State(network, build_optimizer(network.module, recipe.chosen), no_sums(recipe.device))
     resumed = _resume(state, recipe.ranks.share(checkpoints.load()), recipe.ranks)
     while not _finished(state, recipe.chosen):
         _train_epoch(state, train, recipe, checkpoints)
@@ -171,16 +172,6 @@ def _give_up(state: State, number: int, ranks: Ranks) -> None:
 def _better(one: Epoch, other: Epoch) -> bool:
     """Compare by accuracy on validation, and by loss where that is equal."""
     return (one.valid_accuracy, -one.valid_loss) > (other.valid_accuracy, -other.valid_loss)
-
-
-def _optimizer(network: Network, chosen: Hyperparameters) -> torch.optim.Optimizer:
-    """Return AdamW; scales and shifts (BatchNorm, biases) are not decayed."""
-    parameters = [one for one in network.module.parameters() if one.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": chosen.weight_decay},
-        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=chosen.learning_rate)
 
 
 def _saved(state: State) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def joined(cluster: Cluster) -> Iterator[Ranks]:
 
 
 def _form_group(heartbeats: "Heartbeats", cluster: Cluster) -> None:
-    # The optimizer imports it later, and what is imported while there is a group keeps it, with its threads, for good:
-    # one of them may abort the process at its end, though all is done.
+    # Much of torch would import it later, and what is imported while there is a group keeps it, with its threads, for
+    # good: one of them may abort the process at its end, though all is done.
     import torch.distributed.nn  # noqa: PLC0415 - only several ranks need it
     from torch import distributed  # noqa: PLC0415 - the same
 

@@ -144,6 +144,17 @@ def test_help_and_small_cnn_import_nothing_they_do_not_need() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_a_training_imports_no_compiler(some_colours: Path, tmp_path: Path) -> None:
+    """It would take two seconds of every training, and nothing is compiled."""
+    arguments = ["--data", str(some_colours), "--epochs", "1", "--image-size", "16", "--model-dir", str(tmp_path)]
+    code = (
+        "import sys; from training.arguments import parse_arguments; from training.job import run_job;"
+        "run_job(parse_arguments(sys.argv[1:], {}), 0.0);"
+        "assert not {'torch._dynamo', 'sympy', 'torch.distributed.nn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True)
+
+
 # --- repeatable, resumable ------------------------------------------------------------------------------------------
 
 
