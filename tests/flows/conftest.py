@@ -12,6 +12,9 @@ import pytest
 
 from deployments.prefect_server import running
 
+# Looking AWS's own images up takes a process 3 s; tests/flows/test_journey.py does.
+IMAGES = {"SAGEMAKER_FLOWS_TRAINING_IMAGE": "training:1", "SAGEMAKER_FLOWS_SERVING_IMAGE": "serving:1"}
+
 RunFlow = Callable[..., subprocess.CompletedProcess[str]]
 StartFlow = Callable[..., "subprocess.Popen[str]"]
 
@@ -24,14 +27,20 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 
 
 @pytest.fixture(scope="session")
-def run_flow(local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> RunFlow:
+def worker(local_aws: Any, prefect_server: dict[str, str]) -> dict[str, str]:
+    """What makes a process the worker of this session's local AWS and Prefect server."""
+    return {**local_aws.worker_environment, **prefect_server, **IMAGES}
+
+
+@pytest.fixture(scope="session")
+def run_flow(worker: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> RunFlow:
     """Run `python -m flows.NAME ARGUMENTS…` as the worker; `environment` changes variables, None removes."""
     folder = tmp_path_factory.mktemp("flows")
 
     def run(
         name: str, *arguments: str, environment: dict[str, str | None] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, **local_aws.worker_environment, **prefect_server, **(environment or {})}
+        variables = {**os.environ, **worker, **(environment or {})}
         return subprocess.run(
             [sys.executable, "-m", f"flows.{name}", *arguments],
             cwd=folder,
@@ -45,10 +54,16 @@ def run_flow(local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: p
     return run
 
 
+@pytest.fixture(scope="session")
+def manifest(run_flow: RunFlow) -> str:
+    """The S3 address of the digits."""
+    uploaded = run_flow("upload_dataset")
+    assert uploaded.returncode == 0, uploaded.stderr[-3000:]
+    return uploaded.stdout.strip().splitlines()[-1]
+
+
 @pytest.fixture
-def start_flow(
-    local_aws: Any, prefect_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StartFlow]:
+def start_flow(worker: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartFlow]:
     """Start `python -m flows.NAME ARGUMENTS…` as the worker, and make sure that it is gone after the test."""
     flows: list[subprocess.Popen[str]] = []
 
@@ -56,7 +71,7 @@ def start_flow(
         flow = subprocess.Popen(
             [sys.executable, "-m", f"flows.{name}", *arguments],
             cwd=tmp_path_factory.mktemp("flow"),
-            env={**os.environ, **local_aws.worker_environment, **prefect_server},
+            env={**os.environ, **worker},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -89,9 +89,8 @@ def test_a_search_that_could_not_be(run_flow: Any, options: tuple[str, ...], sai
     assert jobs() == before
 
 
-def test_a_search_that_cannot_be_watched_is_stopped(run_flow: Any) -> None:
+def test_a_search_that_cannot_be_watched_is_stopped(run_flow: Any, manifest: str) -> None:
     """Neither a signal nor a failed job ends this wait: without permission to look, nobody would ever stop it."""
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     iam, sagemaker = boto3.client("iam"), boto3.client("sagemaker")
     blind = {"Effect": "Deny", "Action": "sagemaker:ListTrainingJobsForHyperParameterTuningJob", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [blind]})
@@ -108,9 +107,8 @@ def test_a_search_that_cannot_be_watched_is_stopped(run_flow: Any) -> None:
     assert left["HyperParameterTuningJobStatus"] in ("Stopping", "Stopped")
 
 
-def test_a_training_script_that_raises(run_flow: Any, tmp_path: Path) -> None:
+def test_a_training_script_that_raises(run_flow: Any, manifest: str) -> None:
     """Weights that are no weights: the script's own last lines are in the error that the user sees."""
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     bucket = load_settings().bucket
     boto3.client("s3").put_object(Bucket=bucket, Key="weights/broken.safetensors", Body=b"no weights at all")
     result = run_flow(
@@ -161,9 +159,8 @@ def what_there_is() -> set[str]:
     }
 
 
-def test_a_role_that_cannot_be_assumed(run_flow: Any) -> None:
+def test_a_role_that_cannot_be_assumed(run_flow: Any, manifest: str) -> None:
     """It may only not have propagated yet, so it is tried again for a while, and then said."""
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     iam = boto3.client("iam")
     role = next(role for role in iam.list_roles()["Roles"] if "TrainingRole" in role["RoleName"])
     nobody = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}]}
@@ -177,9 +174,8 @@ def test_a_role_that_cannot_be_assumed(run_flow: Any) -> None:
 
 
 def test_an_instance_type_without_capacity_is_followed_by_the_next_and_at_last_by_one_clear_error(
-    run_flow: Any, local_aws: Any, monkeypatch: pytest.MonkeyPatch
+    run_flow: Any, manifest: str, local_aws: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     monkeypatch.setattr(local_aws.account, "types_without_capacity", frozenset({"ml.c5.xlarge", "ml.c5.2xlarge"}))
     machine = ("--hyperparameters.epochs", "1", "--compute.instance-type", "ml.c5.xlarge")
     train = ("train_single_instance", manifest, *machine)

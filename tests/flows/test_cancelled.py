@@ -82,18 +82,11 @@ def nothing_trains_on(local_aws: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def manifest(run_flow: Any) -> str:
-    uri: str = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
-    return uri
-
-
-@pytest.fixture(scope="module")
-def environment(local_aws: Any, prefect_server: dict[str, str]) -> dict[str, str]:
+def environment(worker: dict[str, str]) -> dict[str, str]:
     """Of whoever runs the flows."""
     return {
         **os.environ,
-        **local_aws.worker_environment,
-        **prefect_server,
+        **worker,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.slow
 StartFlow = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture(scope="module")
-def manifest(run_flow: Any) -> str:
-    uri: str = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
-    return uri
-
-
 def instances(*states: str) -> list[dict[str, Any]]:
     filters = [
         {"Name": "tag:project", "Values": ["sagemaker-flows"]},

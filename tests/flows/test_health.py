@@ -16,9 +16,8 @@ NAME = "flows-health"
 
 
 @pytest.fixture(scope="module")
-def arn(run_flow: Any, stage_package: Any) -> Iterator[str]:
+def arn(run_flow: Any, manifest: str, stage_package: Any) -> Iterator[str]:
     """An endpoint that takes every digit for a three, deployed with the digits as its pictures."""
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     package = stage_package("health", label="3")
     result = run_flow("deploy_endpoint", package, "--manifest", manifest, "--name", NAME)
     assert result.returncode == 0, result.stderr[-3000:]

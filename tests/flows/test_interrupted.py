@@ -15,12 +15,6 @@ StartFlow = Callable[..., "subprocess.Popen[str]"]
 LONG = ("--hyperparameters.epochs", "1000", "--hyperparameters.patience", "1000")
 
 
-@pytest.fixture(scope="module")
-def manifest(run_flow: Any) -> str:
-    uri: str = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
-    return uri
-
-
 def until(look: Callable[[], list[Any]]) -> list[Any]:
     for _ in range(600):
         if found := look():

@@ -30,12 +30,14 @@ SMALL = (
     *("--traffic.seconds-per-level", "1", "--traffic.most-callers", "2", "--traffic.p99-ms", "60000"),
 )
 
+AWS_IMAGES = {"SAGEMAKER_FLOWS_TRAINING_IMAGE": None, "SAGEMAKER_FLOWS_SERVING_IMAGE": None}
+
 
 @pytest.fixture(scope="module")
 def journey(run_flow: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A first `operationalize`: what it printed, and where its report is."""
+    """A first `operationalize`, with AWS's own images: what it printed, and where its report is."""
     reports = tmp_path_factory.mktemp("reports")
-    result = run_flow("operationalize", *SMALL, "--reports-folder", str(reports))
+    result = run_flow("operationalize", *SMALL, "--reports-folder", str(reports), environment=AWS_IMAGES)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout, next(reports.iterdir())
 
@@ -188,7 +190,7 @@ def test_the_second_time_nothing_is_sent_and_all_work_is_reused_for_nothing(
     run_flow: Any, facts: dict[str, Any]
 ) -> None:
     jobs = boto3.client("sagemaker").list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
-    result = run_flow("operationalize", *SMALL, "--gate.most-hourly-usd", "0.01")
+    result = run_flow("operationalize", *SMALL, "--gate.most-hourly-usd", "0.01", environment=AWS_IMAGES)
     assert "0 of them sent now" in result.stdout
     assert "the model is not put into service, decided by thresholds" in result.stdout
     assert f"{alone(facts)['job']['name']} (reused)" in result.stdout

@@ -84,13 +84,6 @@ def log_of(api: httpx.Client, run: dict[str, Any]) -> list[dict[str, Any]]:
     return list(api.post("/logs/filter", json=body).raise_for_status().json())
 
 
-@pytest.fixture(scope="module")
-def manifest(run_flow: Any) -> str:
-    result = run_flow("upload_dataset")
-    assert result.returncode == 0, result.stderr[-2000:]
-    return str(result.stdout.strip().splitlines()[-1])
-
-
 def test_runs_are_named_after_what_they_do_and_lines_after_who_wrote_them(
     run_flow: Any, prefect_api: httpx.Client, manifest: str
 ) -> None:

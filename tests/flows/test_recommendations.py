@@ -43,9 +43,8 @@ def front(endpoint: str) -> Iterator[str]:
 
 
 def test_it_prints_its_reasons_and_the_command_that_follows(
-    run_flow: Any, endpoint: str, front: str, prefect_api: httpx.Client
+    run_flow: Any, manifest: str, endpoint: str, front: str, prefect_api: httpx.Client
 ) -> None:
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     asked = (
         *("--traffic.requests-per-second", "1", "--traffic.peak-requests-per-second", "2"),
         *("--traffic.p99-ms", "20000", "--traffic.seconds-per-level", "1", "--traffic.most-callers", "2"),
@@ -65,8 +64,7 @@ def test_it_prints_its_reasons_and_the_command_that_follows(
     assert {artifact["key"] for artifact in found} >= {"scaling-recommendation", "load-progress"}
 
 
-def test_what_cannot_be_measured_is_one_sentence(run_flow: Any) -> None:
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
+def test_what_cannot_be_measured_is_one_sentence(run_flow: Any, manifest: str) -> None:
     asked = ("--traffic.requests-per-second", "1", "--traffic.peak-requests-per-second", "2")
     result = run_flow("recommend_scaling", "flows-endpoint-nowhere", manifest, *asked)
     assert result.returncode == 1

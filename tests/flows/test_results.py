@@ -65,8 +65,8 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def environment(local_aws: Any, prefect_server: dict[str, str]) -> dict[str, str]:
-    return {**os.environ, **local_aws.worker_environment, **prefect_server}
+def environment(worker: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **worker}
 
 
 def python(environment: dict[str, str], folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -97,11 +97,16 @@ def read(environment: dict[str, str], folder: Path, run: dict[str, Any]) -> tupl
 
 
 def test_in_a_folder_a_result_is_small_typed_json(
-    run_flow: Any, stage_package: Any, prefect_api: httpx.Client, environment: dict[str, str], tmp_path: Path
+    run_flow: Any,
+    manifest: str,
+    stage_package: Any,
+    prefect_api: httpx.Client,
+    environment: dict[str, str],
+    *,
+    tmp_path: Path,
 ) -> None:
     folder = tmp_path / "results"
     kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(folder)}
-    manifest = run_flow("upload_dataset").stdout.strip().splitlines()[-1]
     deployed = run_flow(
         "deploy_endpoint", stage_package("results", label="3"), "--manifest", manifest, environment=kept
     )
