@@ -3,9 +3,10 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 if TYPE_CHECKING:  # it takes 2 s to import, and most tests need none
     from deployments.local_aws.server import LocalAws
 
+NewPrefectServer = Callable[[], AbstractContextManager[dict[str, str]]]
 # The discard port: nothing listens there, so a client that a test forgot to point somewhere fails at once.
 NOWHERE = "http://127.0.0.1:9"
 # The files that take longest begin first: one that begins last is waited for by idle workers.
@@ -98,6 +100,20 @@ def local_aws(no_real_aws: None, tmp_path_factory: pytest.TempPathFactory) -> It
         lay_foundation(aws.account)
         with _environment(aws.environment):
             yield aws
+
+
+@pytest.fixture(scope="session")
+def new_prefect_server(tmp_path_factory: pytest.TempPathFactory) -> NewPrefectServer:
+    """Run a Prefect server of one's own, and give the environment of its clients.
+
+    Each has a copy of a database that is laid once: that takes a server 10 s.
+    """
+    from deployments.prefect_server import running
+
+    laid = tmp_path_factory.mktemp("prefect")
+    with running(laid):
+        pass
+    return lambda: running(shutil.copytree(laid, tmp_path_factory.mktemp("prefect") / "home"))
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.prefect_server import running
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +17,9 @@ PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(new_prefect_server: Any) -> Iterator[dict[str, str]]:
     """A Prefect server of this module; its clients' environment."""
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+    with new_prefect_server() as environment:
         yield environment
 
 

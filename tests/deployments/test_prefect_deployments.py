@@ -17,8 +17,6 @@ import httpx
 import pytest
 import yaml
 
-from deployments.prefect_server import running
-
 if TYPE_CHECKING:  # it imports Prefect, which takes 2 s
     from deployments.catalogue import Deployment
 
@@ -190,9 +188,9 @@ def test_without_a_server_one_sentence_says_so(url: dict[str, str], sentence: st
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(new_prefect_server: Any) -> Iterator[dict[str, str]]:
     """A Prefect server of this module; its clients' environment."""
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+    with new_prefect_server() as environment:
         yield environment
 
 

@@ -13,8 +13,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from deployments.prefect_server import running
-
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +25,9 @@ DATASET = {"source": "s3://pictures/cats", "seed": 7, "valid_fraction": 0.25, "t
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def api(new_prefect_server: Any) -> Iterator[httpx.Client]:
     """A Prefect server with `operationalize` and the automations, those too that are off by themselves."""
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+    with new_prefect_server() as environment:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(DEPLOY, shell=True, cwd=ROOT, env={**os.environ, **environment, "PATH": path}, check=True)  # noqa: S602
         with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=30) as client:

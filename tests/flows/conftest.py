@@ -10,8 +10,6 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.prefect_server import running
-
 # Looking AWS's own images up takes a process 3 s; tests/flows/test_journey.py does.
 IMAGES = {"SAGEMAKER_FLOWS_TRAINING_IMAGE": "training:1", "SAGEMAKER_FLOWS_SERVING_IMAGE": "serving:1"}
 
@@ -20,9 +18,9 @@ StartFlow = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def prefect_server(new_prefect_server: Any) -> Iterator[dict[str, str]]:
     """A Prefect server of this session; its clients' environment."""
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+    with new_prefect_server() as environment:
         yield environment
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.prefect_server import running
 from tasks.contracts import (
     Deployment,
     EndpointAnswer,
@@ -70,8 +69,8 @@ Published = Callable[[Callable[[], Section]], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+def prefect_api(new_prefect_server: Any) -> Iterator[httpx.Client]:
+    with new_prefect_server() as environment:
         address = environment["PREFECT_API_URL"]
         with temporary_settings({PREFECT_API_URL: address}), httpx.Client(base_url=address, timeout=60) as client:
             yield client

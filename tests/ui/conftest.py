@@ -14,8 +14,6 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, expect, sync_playwright
 
-from deployments.prefect_server import running
-
 NO_BROWSER = "There is no browser for the tests of the pages: install Chromium (apt-get install chromium)"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Nothing here is to be quick: a loaded machine draws a page of the Prefect UI in half a minute.
@@ -85,9 +83,9 @@ def complaints(page: Page) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def prefect_server(new_prefect_server: Any) -> Iterator[dict[str, str]]:
     """A Prefect server of this session; its clients' environment."""
-    with running(tmp_path_factory.mktemp("prefect")) as environment:
+    with new_prefect_server() as environment:
         yield environment
 
 
