@@ -26,7 +26,12 @@ def _run_instances(request: Request) -> Iterable[Access]:
         }
         yield Access("ec2:RunInstances", request.arn("ec2", resource, owner=owner), context)
     for kind, given in tags.items():
-        context = {**request_tags(given), "ec2:createaction": ("RunInstances",)}
+        # What is being made has no tags yet.
+        context = {
+            **request_tags(given),
+            **resource_tags({}, "ec2:resourcetag/"),
+            "ec2:createaction": ("RunInstances",),
+        }
         yield Access("ec2:CreateTags", request.arn("ec2", f"{kind}/*"), context)
     for role in request.directory.profile_roles(members.get("IamInstanceProfile", {})):
         yield pass_role(role, "ec2.amazonaws.com")

@@ -135,10 +135,11 @@ def answer(call: Call, result: dict[str, Any]) -> Response:
     content_type = _modelled(call.model, result, "header", "Content-Type")
     if content_type is not None:
         headers["Content-Type"] = content_type  # moto's serializer puts its protocol's own over the modelled one
-    body = serialized["body"]
+    # Lambda's Invoke says in a member which of its statuses it answers with.
+    status = int(_modelled(call.model, result, "statusCode") or serialized["status_code"])
+    body = b"" if status == HTTPStatus.NO_CONTENT else serialized["body"]  # the serializer's {} may not follow it
     return Response(
-        # Lambda's Invoke says in a member which of its statuses it answers with.
-        int(_modelled(call.model, result, "statusCode") or serialized["status_code"]),
+        status,
         [*headers.items(), ("x-amzn-RequestId", str(uuid.uuid4()))],
         [body.encode() if isinstance(body, str) else bytes(body)],
     )

@@ -402,6 +402,15 @@ def test_the_worker_launches_what_is_tagged_in_its_own_group_with_its_own_profil
         assert said in words(refused(worker.ec2.run_instances, **launch(outputs, **changes)))
 
 
+def test_of_a_launch_nothing_is_unclear(
+    worker: Caller, outputs: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is launched and tagged in one has no tags yet, and that is known."""
+    own = worker.ec2.run_instances(**launch(outputs))["Instances"][0]["InstanceId"]
+    worker.ec2.terminate_instances(InstanceIds=[own])
+    assert "cannot evaluate" not in caplog.text
+
+
 def test_the_worker_ends_and_commands_its_own_instances_only(worker: Caller, outputs: dict[str, str]) -> None:
     ec2 = boto3.client("ec2")
     foreign = ec2.run_instances(**launch(outputs, TagSpecifications=[]))["Instances"][0]["InstanceId"]

@@ -545,6 +545,12 @@ def test_more_events_than_reserved_are_throttled(aws_lambda: Lambda) -> None:
     assert aws_lambda.result(name)["event"] == {}
 
 
+def test_no_content_is_none(aws_lambda: Lambda, echo: str, caplog: pytest.LogCaptureFixture) -> None:
+    answer = aws_lambda.client.delete_function_concurrency(FunctionName=echo)
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert "may not contain a message-body" not in caplog.text
+
+
 def test_a_reservation_leaves_something_for_the_others(aws_lambda: Lambda, echo: str) -> None:
     call = aws_lambda.client.put_function_concurrency
     code, message = refused(call, FunctionName=echo, ReservedConcurrentExecutions=901)
