@@ -546,8 +546,9 @@ def test_more_events_than_reserved_are_throttled(aws_lambda: Lambda) -> None:
 
 
 def test_no_content_is_none(aws_lambda: Lambda, echo: str, caplog: pytest.LogCaptureFixture) -> None:
-    answer = aws_lambda.client.delete_function_concurrency(FunctionName=echo)
-    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+    for _ in range(2):  # on one connection: when the second is answered, the first has been logged
+        answer = aws_lambda.client.delete_function_concurrency(FunctionName=echo)
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
     assert "may not contain a message-body" not in caplog.text
 
 
