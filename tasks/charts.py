@@ -22,7 +22,7 @@ from tasks.markdown import short_number
 _DPI = 96
 _GOOD, _BAD, _PLAIN, _SECOND = "#1a7f37", "#cf222e", "#0969da", "#bf8700"
 _WIDE = 10  # numbers further apart than this are drawn on a log scale
-_FEW = 6  # values that are no more than this stand side by side, whatever they are
+_FEW = 6  # choices that are no more than this stand side by side, at equal distances
 _MOST_BINS = 24
 _MOST_IN_A_ROW, _SIDE = 5, 1.45  # as wide as Prefect's page of an artifact; a side in inches
 _MOST_NAMES = 40  # more class names than this cannot be read on an axis
@@ -134,7 +134,7 @@ def _scatter(panel: Any, name: str, trials: Sequence[Trial], best: Trial) -> Non
     values = [trial.hyperparameters[name].strip('"') for trial in trials]
     numbers = _numbers(values)
     chosen = sorted(set(values), key=float if numbers else str)
-    few = len(chosen) <= _FEW
+    few = len(chosen) <= _FEW and all(number.is_integer() for number in numbers)  # choices, and no range
     places = [float(chosen.index(value)) for value in values] if few or not numbers else numbers
     panel.plot(places, [trial.objective for trial in trials], "o", color=_PLAIN)
     panel.plot(places[[trial.name for trial in trials].index(best.name)], best.objective, "*", color=_GOOD, ms=14)
@@ -143,6 +143,8 @@ def _scatter(panel: Any, name: str, trials: Sequence[Trial], best: Trial) -> Non
         panel.margins(x=0.3)
     elif _are_wide(places):
         panel.set_xscale("log")
+    else:
+        panel.locator_params(axis="x", nbins=4)
     if _are_wide([trial.objective or 0.0 for trial in trials]):
         panel.set_yscale("log")
     panel.set_xlabel(name)

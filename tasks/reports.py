@@ -180,13 +180,14 @@ def report_scaling(result: ScalingResult, region: str) -> Section:
         ["target", f"{scaling.target:g} invocations per instance and minute"],
         ["cooldown", f"{scaling.scale_out_cooldown_seconds} s out, {scaling.scale_in_cooldown_seconds} s in"],
         *([f"schedule {one.name}", f"{one.schedule} {one.timezone}"] for one in scaling.schedule),
-        ["alarms", ", ".join(result.alarms)],
     ]
-    rows = [[f"{one.at:%Y-%m-%d %H:%M:%S}", one.description, one.cause, one.status] for one in result.activities]
+    # What Prefect's page cuts off is last.
+    rows = [[f"{one.at:%Y-%m-%d %H:%M:%S}", one.description, one.status, one.cause] for one in result.activities]
     drawn = any(one.instances is not None for one in result.activities)
     parts = [
         table(["scaling", _named("endpoint", result.endpoint, result.how, _console(region))], facts),
-        table(["when", "what", "why", ""], rows) if rows else "No instance has been added or removed yet.",
+        f"Alarms of CloudWatch watch it: {', '.join(result.alarms)}.",  # too long for a table
+        table(["when", "what", "", "why"], rows) if rows else "No instance has been added or removed yet.",
         picture("scaling", charts.scaling_timeline(result.load, result.activities, scaling.target)) if drawn else "",
     ]
     return _publish("scaling", "Scaling", parts)
