@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import botocore.session
@@ -18,13 +18,11 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend, Role, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
+from deployments.local_aws.authorization import Authorization
+from deployments.local_aws.principals import ADMINISTRATOR
 from deployments.local_aws.protocol import AwsError
 from deployments.local_aws.tags import Tags
 
-if TYPE_CHECKING:
-    from deployments.local_aws.authorization import Authorization
-
-ADMINISTRATOR = "administrator"
 JOB_SESSION_SECONDS = 12 * 3600  # SageMaker refreshes a job's credentials; here they outlive what a machine runs
 
 # The gateway answers at once or not at all, so a retry would only repeat a job's side effects.

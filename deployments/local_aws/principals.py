@@ -8,9 +8,10 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend, iam_backends
 from moto.sts.models import STSBackend, sts_backends
 
-from deployments.local_aws.account import ADMINISTRATOR
 from deployments.local_aws.policy_conditions import Context
 from deployments.local_aws.protocol import AwsError
+
+ADMINISTRATOR = "administrator"  # the user who may do everything
 
 
 @dataclass(frozen=True)
