@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from prefect import Task, task
+from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.aws import instances
@@ -19,7 +19,7 @@ from tasks.aws.prices import cost_usd
 from tasks.aws.settings import Settings, instance_venv, poll_seconds
 from tasks.cancellation import CancelWatch, end_if_cancelled
 from tasks.contracts import Ec2TrainingSpec, TrainingResult
-from tasks.retries import RETRY_DELAYS_SECONDS, is_transient, retried
+from tasks.retries import is_transient, retried
 from tasks.runs import ABANDONED, EpochProgress, Progress, current_owner, run_logger
 from tasks.signals import signal_waits
 
@@ -54,13 +54,7 @@ def find_finished_training(spec: Ec2TrainingSpec, settings: Settings) -> Trainin
     return _result(settings, name, "reused")
 
 
-@task(
-    task_run_name="launch {spec.compute.instance_type}",
-    retries=3,
-    retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=_may_launch_again,
-    persist_result=False,
-)
+@retried("launch {spec.compute.instance_type}", when=_may_launch_again)
 def launch_instance(spec: Ec2TrainingSpec, settings: Settings) -> Launch:
     """Launch the instance.
 

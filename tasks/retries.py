@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.aws.errors import is_transient_error
 
-RETRY_DELAYS_SECONDS: list[float] = [2, 10, 30]
+_DELAYS_SECONDS: list[float] = [2, 10, 30]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,16 +27,19 @@ def is_transient(_task: "Task[..., Any]", _task_run: TaskRun, state: State[Any])
     return is_transient_error(outcome) if isinstance(outcome, BaseException) else False
 
 
-def retried(task_run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+def retried(
+    task_run_name: str, when: Callable[["Task[..., Any]", TaskRun, State[Any]], bool] = is_transient
+) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task that asks AWS, and asks again after a transient error.
 
     Args:
         task_run_name: What a run of it says it does, with the function's parameters in braces.
+        when: Tells Prefect of a failure whether to try again; a plain function, as `is_transient` says.
     """
     return task(
         task_run_name=task_run_name,
-        retries=len(RETRY_DELAYS_SECONDS),
-        retry_delay_seconds=RETRY_DELAYS_SECONDS,
-        retry_condition_fn=is_transient,
+        retries=len(_DELAYS_SECONDS),
+        retry_delay_seconds=_DELAYS_SECONDS,
+        retry_condition_fn=when,
         persist_result=False,
     )
